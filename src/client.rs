@@ -1,0 +1,441 @@
+//! One client of this thread: its socket, what waits to be sent to it, and where it stands.
+//!
+//! Three speak to it, all on its own thread, so nothing here is locked: the connection's task
+//! ([`crate::connection`]), its session, and its room. The room reaches it directly, not through
+//! the session's mailbox: what a client is told has one order, that of its outbox.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::ErrorKind,
+    task::Waker,
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    ids::{ConnectionId, MemberId, RoomId, SessionId},
+    membership::Membership,
+    outbox::{Frame, Outbox},
+    protocol::{
+        error::{CloseCode, ErrorType},
+        event, frame,
+        reply::ReplyTo,
+        request::JoinRequest,
+    },
+};
+
+/// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
+const MAX_UNANSWERED: u32 = 64;
+
+/// Milliseconds since the thread began.
+pub type Millis = u64;
+
+/// What all clients of a thread share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The ticker's clock: coarse, and read without a call into the system.
+    pub now: Cell<Millis>,
+    /// Messages that may wait for one client.
+    pub send_queue: usize,
+    /// Bytes that may wait for one client.
+    pub send_queue_bytes: usize,
+    /// How long a socket may take no byte.
+    pub send_timeout: Millis,
+    /// Lent to whoever reads from a socket or writes to one.
+    pub scratch: RefCell<Vec<u8>>,
+}
+
+/// Whether the connection still serves its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does.
+    Open,
+    /// Its close frame waits in the outbox or is on its way; nothing more is said or heard.
+    Closing,
+    /// The client is gone, or taken for it: there is nobody to say anything to.
+    Lost,
+}
+
+/// How long a client may do without something.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// Without joining.
+    pub join_timeout: Millis,
+    /// Without being pinged.
+    pub ping_interval: Millis,
+    /// Without saying anything.
+    pub idle_timeout: Millis,
+    /// Without reading anything.
+    pub send_timeout: Millis,
+}
+
+/// What a deadline demands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// A ping.
+    Ping,
+    /// A close frame: it did not join in time.
+    NotJoined,
+    /// The socket's end, without a word: nobody is there to hear one.
+    Cut,
+}
+
+/// A join that is to be done on another thread, the one of its room.
+#[derive(Debug)]
+pub struct Handover {
+    /// The thread.
+    pub worker: usize,
+    /// The join.
+    pub join: JoinRequest,
+    /// Where its answer goes.
+    pub reply_to: ReplyTo,
+}
+
+/// See the module's text.
+pub struct Client {
+    id: Cell<ConnectionId>,
+    socket: TcpStream,
+    outbox: RefCell<Outbox>,
+    /// Whether it is on the list of those to be flushed at the end of this turn.
+    dirty: Cell<bool>,
+    /// Since when the socket has taken no byte of what waits; `None` while it takes all.
+    stuck_since: Cell<Option<Millis>>,
+    phase: Cell<Phase>,
+    membership: RefCell<Option<Membership>>,
+    handover: RefCell<Option<Handover>>,
+    unanswered: Cell<u32>,
+    /// A join or leave is under way.
+    moving: Cell<bool>,
+    /// A frame waits for `unanswered` or `moving`.
+    held_back: Cell<bool>,
+    /// Wakes the connection's task.
+    task: RefCell<Option<Waker>>,
+    heard: Cell<Millis>,
+    /// When it was last outside of every room: at its connect or its leave.
+    outside_since: Cell<Millis>,
+    ping_due: Cell<Millis>,
+    /// When the connection's task is to be done with closing.
+    close_by: Cell<Millis>,
+}
+
+impl Client {
+    /// A client on `socket`, whose `outbox` is not empty where it comes from another thread.
+    pub fn new(socket: TcpStream, outbox: Outbox, now: Millis, first_ping: Millis) -> Self {
+        Self {
+            id: Cell::default(),
+            socket,
+            outbox: RefCell::new(outbox),
+            dirty: Cell::new(false),
+            stuck_since: Cell::new(None),
+            phase: Cell::new(Phase::Open),
+            membership: RefCell::new(None),
+            handover: RefCell::new(None),
+            unanswered: Cell::new(0),
+            moving: Cell::new(false),
+            held_back: Cell::new(false),
+            task: RefCell::new(None),
+            heard: Cell::new(now),
+            outside_since: Cell::new(now),
+            ping_due: Cell::new(now + first_ping),
+            close_by: Cell::new(Millis::MAX),
+        }
+    }
+
+    /// Its key in the thread's table.
+    pub fn id(&self) -> ConnectionId {
+        self.id.get()
+    }
+
+    /// Called once, by the thread's table.
+    pub fn set_id(&self, id: ConnectionId) {
+        self.id.set(id);
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// Its socket and its unsent bytes, for another thread.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.socket, self.outbox.into_inner().into_bytes())
+    }
+
+    /// Whether the connection still serves it.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// The present session.
+    pub fn session(&self) -> Option<SessionId> {
+        self.membership.borrow().as_ref().map(|m| m.session)
+    }
+
+    /// The room it is in.
+    pub fn room(&self) -> Option<RoomId> {
+        self.membership.borrow().as_ref().map(|m| m.room)
+    }
+
+    /// The room it is in and who it is there, if `session` is its present session.
+    pub fn seat(&self, session: &str) -> Option<(RoomId, MemberId)> {
+        self.membership
+            .borrow()
+            .as_ref()
+            .filter(|m| m.session.as_bytes() == session.as_bytes())
+            .map(|m| (m.room, m.member))
+    }
+
+    /// It is in a room.
+    pub fn enter(&self, membership: Membership) {
+        self.outbox
+            .borrow_mut()
+            .push(Frame::Session(membership.session));
+        *self.membership.borrow_mut() = Some(membership);
+    }
+
+    /// It is in no room any more, and the room knows.
+    pub fn leave(&self, now: Millis) {
+        if let Some(membership) = self.membership.borrow_mut().take() {
+            membership.dissolve();
+        }
+        self.outside_since.set(now);
+    }
+
+    // ----- what is let in -----
+
+    /// A request goes to the room.
+    pub fn request_begins(&self, moves: bool) {
+        self.unanswered.set(self.unanswered.get() + 1);
+        if moves {
+            self.moving.set(true);
+        }
+    }
+
+    /// Lets nothing in until the next answer to a join or leave.
+    pub fn hold(&self) {
+        self.moving.set(true);
+    }
+
+    /// A request has been answered.
+    pub fn request_ends(&self, moves: bool) {
+        self.unanswered.set(self.unanswered.get().saturating_sub(1));
+        if moves {
+            self.moving.set(false);
+        }
+        if self.held_back.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// Whether the next frame has to wait. While a join or leave is under way it must, since
+    /// what it means depends on the outcome; and a client that asks faster than it is answered
+    /// is slowed by its own socket.
+    pub fn holds_back(&self) -> bool {
+        let holds = self.phase.get() != Phase::Open
+            || self.moving.get()
+            || self.unanswered.get() >= MAX_UNANSWERED;
+        self.held_back.set(holds);
+        holds
+    }
+
+    /// Something came from the client.
+    pub fn hear(&self, now: Millis) {
+        self.heard.set(now);
+    }
+
+    // ----- handover -----
+
+    /// Asks the connection's task to move to another thread.
+    pub fn hand_over(&self, handover: Handover) {
+        self.moving.set(true);
+        *self.handover.borrow_mut() = Some(handover);
+        self.wake();
+    }
+
+    /// What the connection's task is asked to do.
+    pub fn take_handover(&self) -> Option<Handover> {
+        self.handover.borrow_mut().take()
+    }
+
+    // ----- the end -----
+
+    /// Says goodbye: an error event if there is one, then a close frame. The session is over at
+    /// once; the socket follows when the frame has gone.
+    pub fn close(
+        &self,
+        event: Option<(ErrorType, &str)>,
+        code: CloseCode,
+        reason: &str,
+        shared: &Shared,
+    ) {
+        let event = event.map(|(kind, message)| event::error(self.session(), kind, message));
+        self.close_with(event, frame::close(code, reason), shared);
+    }
+
+    /// Like [`close`](Self::close), with frames ready-made.
+    pub fn close_with(&self, event: Option<Box<[u8]>>, close: Box<[u8]>, shared: &Shared) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        for bytes in event.into_iter().chain([close]) {
+            outbox.push(Frame::Own(bytes));
+        }
+        drop(outbox);
+        self.phase.set(Phase::Closing);
+        // Even if it trickles: a reader of a few bytes a second must not live for ever.
+        self.close_by.set(shared.now.get() + shared.send_timeout);
+        self.membership.borrow_mut().take();
+        self.wake();
+    }
+
+    /// Says goodbye on the room's behalf, which knows that the member is none any more.
+    pub fn unseat(&self, kind: ErrorType, message: &str, code: CloseCode, shared: &Shared) {
+        let event = event::error(self.session(), kind, message);
+        self.leave(shared.now.get());
+        self.close_with(Some(event), frame::close(code, message), shared);
+    }
+
+    /// The client is gone.
+    pub fn lose(&self) {
+        self.phase.set(Phase::Lost);
+        self.membership.borrow_mut().take();
+        self.wake();
+    }
+
+    /// The close frame has gone: the client has `grace` to close its side.
+    pub fn close_sent(&self, grace: Millis, shared: &Shared) {
+        self.close_by
+            .set(self.close_by.get().min(shared.now.get() + grace));
+    }
+
+    /// Reads too slowly for what it is sent: what waits is dropped.
+    fn put_out(&self, shared: &Shared) {
+        self.outbox.borrow_mut().drop_waiting();
+        let why = "this client reads more slowly than its room speaks";
+        self.close(
+            Some((ErrorType::SlowConsumer, why)),
+            CloseCode::SlowConsumer,
+            why,
+            shared,
+        );
+    }
+
+    /// What is due at this time, asked again and again by the thread's ticker.
+    pub fn due(&self, deadlines: &Deadlines, now: Millis) -> Option<Due> {
+        if self.phase.get() != Phase::Open {
+            return (now >= self.close_by.get()).then_some(Due::Cut);
+        }
+        if let Some(since) = self.stuck_since.get()
+            && now.saturating_sub(since) >= deadlines.send_timeout
+        {
+            return Some(Due::Cut);
+        }
+        if now.saturating_sub(self.heard.get()) >= deadlines.idle_timeout {
+            return Some(Due::Cut);
+        }
+        if self.membership.borrow().is_none()
+            && !self.moving.get()
+            && now.saturating_sub(self.outside_since.get()) >= deadlines.join_timeout
+        {
+            return Some(Due::NotJoined);
+        }
+        if now >= self.ping_due.get() {
+            // From now on, not from when it was due: a thread that was held up must not ping
+            // everybody in a row.
+            self.ping_due.set(now + deadlines.ping_interval);
+            return Some(Due::Ping);
+        }
+        None
+    }
+
+    // ----- what is sent -----
+
+    /// Adds to what waits. `true`: it is to be put on the list of those to be flushed.
+    pub fn push(&self, frame: Frame, shared: &Shared) -> bool {
+        if self.phase.get() != Phase::Open {
+            return false;
+        }
+        if self.is_full(frame.size(), shared) {
+            // In a burst the queue may be long only because this turn is.
+            self.flush(shared);
+            if self.phase.get() == Phase::Open && self.is_full(frame.size(), shared) {
+                self.put_out(shared);
+            }
+            if self.phase.get() != Phase::Open {
+                return false;
+            }
+        }
+        self.outbox.borrow_mut().push(frame);
+        self.stuck_since.get().is_none() && self.set_dirty()
+    }
+
+    fn is_full(&self, more: usize, shared: &Shared) -> bool {
+        let outbox = self.outbox.borrow();
+        !outbox.is_empty()
+            && (outbox.len() >= shared.send_queue
+                || outbox.bytes() + more > shared.send_queue_bytes)
+    }
+
+    /// Puts it on the list of those to be flushed. `false`: it was there already.
+    pub fn set_dirty(&self) -> bool {
+        !self.dirty.replace(true)
+    }
+
+    /// It is no longer on the list.
+    pub fn clear_dirty(&self) {
+        self.dirty.set(false);
+    }
+
+    /// Offers the socket what waits, until it takes no more.
+    pub fn flush(&self, shared: &Shared) {
+        let mut scratch = shared.scratch.borrow_mut();
+        while !self.is_flushed() {
+            self.outbox.borrow().gather(&mut scratch);
+            match self.socket.try_write(&scratch) {
+                Ok(written) => {
+                    self.outbox.borrow_mut().advance(written);
+                    if self.stuck_since.get().is_some() {
+                        self.stuck_since.set(Some(shared.now.get()));
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if self.stuck_since.get().is_none() {
+                        self.stuck_since.set(Some(shared.now.get()));
+                    }
+                    // From now on it is the task that waits for the socket and goes on.
+                    return self.wake();
+                }
+                Err(_) => return self.lose(),
+            }
+        }
+        self.stuck_since.set(None);
+    }
+
+    /// Whether the socket is full, so that the connection's task has to wait for it.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck_since.get().is_some()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.borrow().is_empty()
+    }
+
+    // ----- the task -----
+
+    /// The task that is woken.
+    pub fn set_task(&self, waker: &Waker) {
+        let mut task = self.task.borrow_mut();
+        if task.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+            *task = Some(waker.clone());
+        }
+    }
+
+    /// Wakes the connection's task.
+    pub fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+}

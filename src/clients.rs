@@ -1,0 +1,268 @@
+//! All clients of this thread, and the two tasks that serve them together: the flusher and the
+//! ticker.
+//!
+//! **Flush once a turn.** A push puts the client on a list; the first one on it wakes the
+//! flusher, which runs after everything else that was ready in this turn of the event loop, and
+//! offers each socket all that has gathered, in one write. So a quiet server writes at once, a
+//! busy one gathers by itself, and nobody's task is woken to be sent an event.
+//!
+//! **One ticker.** Deadlines and heartbeats are looked up in one pass over all clients a few
+//! times a second, instead of one timer a connection.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use slotmap::SlotMap;
+use tokio::time::MissedTickBehavior;
+
+use crate::{
+    client::{Client, Deadlines, Due, Millis, Phase, Shared},
+    ids::ConnectionId,
+    outbox::{Frame, GATHER_BYTES},
+    protocol::{error::CloseCode, event, frame},
+    settings,
+};
+
+/// Sockets that are flushed before the thread looks for news. A room of thousands must not hold
+/// up the small rooms beside it.
+const FLUSH_BUDGET: usize = 128;
+
+/// Over how long those who are sent away at a shutdown are asked to spread their return.
+const RETURN_SPREAD: Millis = 5_000;
+
+thread_local! {
+    static CLIENTS: OnceCell<Rc<Clients>> = const { OnceCell::new() };
+}
+
+/// The thread's clients.
+pub struct Clients {
+    table: RefCell<SlotMap<ConnectionId, Rc<Client>>>,
+    dirty: RefCell<VecDeque<ConnectionId>>,
+    flusher: RefCell<Option<Waker>>,
+    shared: Shared,
+    deadlines: Deadlines,
+    epoch: Instant,
+    /// See [`Clients::next_fraction_of`].
+    spread: Cell<u64>,
+}
+
+/// Starts the flusher and the ticker of this thread. To be called once on each worker thread.
+pub fn start(session: &settings::Session) {
+    CLIENTS.with(|cell| {
+        let clients = cell.get_or_init(|| Rc::new(Clients::new(session)));
+        actix_rt::spawn(flush_for_ever(clients.clone()));
+        actix_rt::spawn(tick_for_ever(clients.clone()));
+    });
+}
+
+/// Does something with the clients of this thread.
+///
+/// # Panics
+/// On a thread on which [`start`] was not called.
+pub fn with<R>(f: impl FnOnce(&Clients) -> R) -> R {
+    CLIENTS.with(|cell| f(cell.get().expect("clients live on worker threads alone")))
+}
+
+/// Like [`with`], for destructors: where there are no clients, nothing is done.
+pub fn try_with<R>(f: impl FnOnce(&Clients) -> R) -> Option<R> {
+    CLIENTS
+        .try_with(|cell| cell.get().map(|clients| f(clients)))
+        .ok()
+        .flatten()
+}
+
+impl Clients {
+    fn new(session: &settings::Session) -> Self {
+        let millis = |d: Duration| Millis::try_from(d.as_millis()).unwrap_or(Millis::MAX / 2);
+        Self {
+            table: RefCell::default(),
+            dirty: RefCell::default(),
+            flusher: RefCell::default(),
+            shared: Shared {
+                now: Cell::new(0),
+                send_queue: session.send_queue,
+                send_queue_bytes: session.send_queue_bytes,
+                send_timeout: millis(session.send_timeout),
+                scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
+            },
+            deadlines: Deadlines {
+                join_timeout: millis(session.join_timeout),
+                ping_interval: millis(session.ping_interval),
+                idle_timeout: millis(session.idle_timeout),
+                send_timeout: millis(session.send_timeout),
+            },
+            epoch: Instant::now(),
+            spread: Cell::new(0),
+        }
+    }
+
+    /// What all clients of the thread share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Takes a client in.
+    pub fn insert(&self, client: Client) -> Rc<Client> {
+        let client = Rc::new(client);
+        let id = self.table.borrow_mut().insert(client.clone());
+        client.set_id(id);
+        client
+    }
+
+    /// When to ping a new client for the first time, in milliseconds from now.
+    pub fn first_ping(&self) -> Millis {
+        self.next_fraction_of(self.deadlines.ping_interval)
+    }
+
+    /// A moment within `interval`, another at each call: steps of the golden ratio fill it
+    /// evenly, however many there are.
+    fn next_fraction_of(&self, interval: Millis) -> Millis {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let at = self.spread.get().wrapping_add(STEP);
+        self.spread.set(at);
+        ((u128::from(at) * u128::from(interval)) >> 64) as Millis
+    }
+
+    /// The client with this key, while it is there.
+    pub fn get(&self, id: ConnectionId) -> Option<Rc<Client>> {
+        self.table.borrow().get(id).cloned()
+    }
+
+    /// Takes a client out.
+    pub fn remove(&self, id: ConnectionId) -> Option<Rc<Client>> {
+        self.table.borrow_mut().remove(id)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.table.borrow().len()
+    }
+
+    /// Every client that there is now.
+    pub fn all(&self) -> Vec<Rc<Client>> {
+        self.table.borrow().values().cloned().collect()
+    }
+
+    /// Sends something to one client.
+    pub fn push(&self, client: &Client, frame: Frame) {
+        if client.push(frame, &self.shared) {
+            self.enlist(client.id());
+        }
+    }
+
+    /// Sends something to the client with this key, if it is still there.
+    pub fn push_to(&self, id: ConnectionId, frame: Frame) {
+        if let Some(client) = self.table.borrow().get(id) {
+            self.push(client, frame);
+        }
+    }
+
+    /// Has a client flushed at the end of this turn.
+    pub fn mark(&self, client: &Client) {
+        if client.set_dirty() {
+            self.enlist(client.id());
+        }
+    }
+
+    fn enlist(&self, id: ConnectionId) {
+        let mut dirty = self.dirty.borrow_mut();
+        dirty.push_back(id);
+        if dirty.len() == 1
+            && let Some(flusher) = &*self.flusher.borrow()
+        {
+            flusher.wake_by_ref();
+        }
+    }
+
+    /// Flushes the clients on the list, up to the budget. `true`: there are more.
+    fn flush_some(&self) -> bool {
+        for _ in 0..FLUSH_BUDGET {
+            let Some(id) = self.dirty.borrow_mut().pop_front() else {
+                return false;
+            };
+            if let Some(client) = self.table.borrow().get(id) {
+                client.clear_dirty();
+                if !client.is_stuck() && client.phase() != Phase::Lost {
+                    client.flush(&self.shared);
+                }
+            }
+        }
+        !self.dirty.borrow().is_empty()
+    }
+
+    /// Says goodbye to everybody: the server goes down.
+    pub fn dismiss_all(&self) {
+        for client in self.all() {
+            let retry_after_ms = self.next_fraction_of(RETURN_SPREAD);
+            let event = event::server_shutdown(client.session(), retry_after_ms);
+            let close = frame::close(CloseCode::GoingAway, "the server shuts down");
+            client.close_with(Some(event), close, &self.shared);
+        }
+    }
+
+    fn tick(&self) {
+        let now = Millis::try_from(self.epoch.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        self.shared.now.set(now);
+        for client in self.table.borrow().values() {
+            match client.due(&self.deadlines, now) {
+                None => {}
+                Some(Due::Ping) => self.push(client, Frame::Own(frame::ping())),
+                Some(Due::NotJoined) => client.close(
+                    None,
+                    CloseCode::PolicyViolation,
+                    "no channel.join within join_timeout",
+                    &self.shared,
+                ),
+                Some(Due::Cut) => client.lose(),
+            }
+        }
+    }
+
+    /// How often deadlines are looked up: often enough to keep the shortest of them within some
+    /// ten per cent.
+    fn tick_interval(&self) -> Duration {
+        let shortest = self
+            .deadlines
+            .join_timeout
+            .min(self.deadlines.ping_interval)
+            .min(self.deadlines.idle_timeout)
+            .min(self.deadlines.send_timeout);
+        Duration::from_millis((shortest / 10).clamp(5, 250))
+    }
+}
+
+async fn flush_for_ever(clients: Rc<Clients>) {
+    loop {
+        poll_fn(|cx| {
+            let mut flusher = clients.flusher.borrow_mut();
+            if flusher.as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
+                *flusher = Some(cx.waker().clone());
+            }
+            if clients.dirty.borrow().is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+        while clients.flush_some() {
+            // Not merely to the back of the queue: behind whatever the network has brought.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn tick_for_ever(clients: Rc<Clients>) {
+    let mut ticks = tokio::time::interval(clients.tick_interval());
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        clients.tick();
+    }
+}

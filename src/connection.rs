@@ -1,0 +1,293 @@
+//! The task of one connection, from the upgrade to the end of its socket.
+//!
+//! Its way in feeds the session's context ([`inbound`], [`gate`]); its way out is the client's
+//! outbox, which the thread's flusher empties: the task itself writes only where the socket was
+//! full. It moves the connection to another thread when a join asks for it, and at the end it
+//! sees to it that the close frame really arrives.
+
+pub mod gate;
+pub mod inbound;
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io::{self, ErrorKind},
+    net::Shutdown,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use actix_http::ws::Codec;
+use actix_web_actors::ws::WebsocketContext;
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use tokio::net::TcpStream;
+
+use crate::{
+    client::{Client, Handover, Millis, Phase, Shared},
+    clients,
+    connection::inbound::Inbound,
+    handshake::Handshake,
+    outbox::{Frame, Outbox},
+    session::{PendingJoin, SessionActor},
+    worker::Worker,
+};
+
+/// How long a client may take to close its side once it was sent a close frame.
+const CLOSE_GRACE: Millis = 2_000;
+
+/// Reads of a closing client's last words in one go; then the others have their turn.
+const DISCARDS_A_TURN: usize = 16;
+
+/// A connection on its way to the thread that is to serve it.
+pub struct Incoming {
+    /// The socket, registered with no event loop.
+    pub socket: std::net::TcpStream,
+    /// What its upgrade said.
+    pub handshake: Arc<Handshake>,
+    /// What was read from it and not yet looked at.
+    pub unread: BytesMut,
+    /// What is still to be written to it.
+    pub unsent: Vec<u8>,
+    /// The join for which it moves.
+    pub join: Option<PendingJoin>,
+}
+
+/// Serves a connection on this thread, a worker's, until it ends.
+pub fn start(incoming: Incoming, worker: Rc<Worker>) {
+    match TcpStream::from_std(incoming.socket) {
+        Ok(socket) => serve(
+            socket,
+            incoming.handshake,
+            incoming.unread,
+            incoming.unsent,
+            incoming.join,
+            worker,
+        ),
+        Err(e) => log::error!("a connection cannot be served: {e}"),
+    }
+}
+
+/// Like [`start`], for a socket that is registered with this thread's event loop already.
+pub fn serve(
+    socket: TcpStream,
+    handshake: Arc<Handshake>,
+    unread: BytesMut,
+    unsent: Vec<u8>,
+    join: Option<PendingJoin>,
+    worker: Rc<Worker>,
+) {
+    let mut outbox = Outbox::default();
+    if !unsent.is_empty() {
+        outbox.push(Frame::Own(unsent.into()));
+    }
+    let client = clients::with(|clients| {
+        let now = clients.shared().now.get();
+        let first_ping = clients.first_ping();
+        let client = clients.insert(Client::new(socket, outbox, now, first_ping));
+        clients.mark(&client);
+        client
+    });
+    let unread = Rc::new(RefCell::new(unread));
+    let max_message_bytes = worker.settings.session.max_message_bytes;
+    let inbound = Inbound::new(client.clone(), unread.clone(), max_message_bytes);
+    let session = SessionActor::new(client.clone(), worker.clone(), handshake.clone(), join);
+    let codec = Codec::new().max_size(max_message_bytes);
+    actix_rt::spawn(Connection(Some(Live {
+        client,
+        worker,
+        handshake,
+        unread,
+        context: Some(Box::pin(WebsocketContext::with_codec(
+            session, inbound, codec,
+        ))),
+        shut_down: false,
+    })));
+}
+
+/// The task. It is empty once it has ended or moved.
+struct Connection<S>(Option<Live<S>>);
+
+/// A connection on this thread.
+struct Live<S> {
+    client: Rc<Client>,
+    worker: Rc<Worker>,
+    handshake: Arc<Handshake>,
+    unread: Rc<RefCell<BytesMut>>,
+    /// The session with its context; dropped when it is over, however it ended.
+    context: Option<Pin<Box<S>>>,
+    /// Whether our side of the socket is closed.
+    shut_down: bool,
+}
+
+/// How a connection stops being this thread's.
+enum End {
+    Over,
+    Moves(Handover),
+}
+
+impl<S> Future for Connection<S>
+where
+    S: Stream<Item = Result<Bytes, actix_web::Error>>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(live) = &mut this.0 else {
+            return Poll::Ready(());
+        };
+        if let End::Moves(handover) = ready!(live.poll(cx))
+            && let Some(live) = this.0.take()
+        {
+            live.hand_over(handover);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    /// Every way out of a session ends here: the client, and with it its membership, is gone.
+    fn drop(&mut self) {
+        if let Some(live) = self.0.take() {
+            live.client.lose();
+            clients::try_with(|clients| clients.remove(live.client.id()));
+        }
+    }
+}
+
+impl<S> Live<S>
+where
+    S: Stream<Item = Result<Bytes, actix_web::Error>>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.client.set_task(cx.waker());
+        if self.client.phase() == Phase::Open {
+            self.serve(cx);
+        }
+        if self.client.phase() == Phase::Open
+            && let Some(handover) = self.client.take_handover()
+        {
+            return Poll::Ready(End::Moves(handover));
+        }
+        clients::with(|clients| {
+            self.poll_unstick(cx, clients.shared());
+            match self.client.phase() {
+                Phase::Open => Poll::Pending,
+                Phase::Closing => self.poll_close(cx, clients.shared()),
+                Phase::Lost => Poll::Ready(End::Over),
+            }
+        })
+    }
+
+    /// Lets the session do what it can.
+    fn serve(&mut self, cx: &mut Context<'_>) {
+        let Some(context) = &mut self.context else {
+            return;
+        };
+        loop {
+            match context.as_mut().poll_next(cx) {
+                Poll::Pending => return,
+                // The session speaks through its outbox, so that all it says has one order.
+                Poll::Ready(Some(Ok(_))) => debug_assert!(false, "said past the outbox"),
+                Poll::Ready(Some(Err(_)) | None) => {
+                    if self.client.phase() == Phase::Open {
+                        self.client.lose();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Goes on writing where the socket was full.
+    fn poll_unstick(&self, cx: &mut Context<'_>, shared: &Shared) {
+        while self.client.is_stuck() && self.client.phase() != Phase::Lost {
+            match self.client.socket().poll_write_ready(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) => self.client.flush(shared),
+                Poll::Ready(Err(_)) => return self.client.lose(),
+            }
+        }
+    }
+
+    /// Sees the close frame off: all that waits is written, then our side is closed, then
+    /// whatever the client still says is read and dropped until it closes its own. A socket that
+    /// is dropped with unread input sends a reset, and that destroys the close frame on its way.
+    fn poll_close(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<End> {
+        self.context = None;
+        if !self.client.is_flushed() {
+            self.client.flush(shared);
+            self.poll_unstick(cx, shared);
+            if self.client.phase() == Phase::Lost {
+                return Poll::Ready(End::Over);
+            }
+            if !self.client.is_flushed() {
+                return Poll::Pending;
+            }
+        }
+        if !self.shut_down {
+            self.shut_down = true;
+            self.client.close_sent(CLOSE_GRACE, shared);
+            if shut_down(self.client.socket()).is_err() {
+                return Poll::Ready(End::Over);
+            }
+        }
+        let mut scratch = shared.scratch.borrow_mut();
+        for _ in 0..DISCARDS_A_TURN {
+            if ready!(self.client.socket().poll_read_ready(cx)).is_err() {
+                return Poll::Ready(End::Over);
+            }
+            scratch.clear();
+            match self.client.socket().try_read_buf(&mut *scratch) {
+                Ok(0) => return Poll::Ready(End::Over),
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(End::Over),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Moves to the thread of the room that is to be joined: socket, unread input, unsent output
+    /// and the join itself.
+    fn hand_over(self, handover: Handover) {
+        let Self {
+            client,
+            worker,
+            handshake,
+            unread,
+            context,
+            ..
+        } = self;
+        // The session and its way in hold the client too.
+        drop(context);
+        clients::with(|clients| clients.remove(client.id()));
+        let Ok(client) = Rc::try_unwrap(client) else {
+            return log::error!("a connection that was to move is still held here; it is closed");
+        };
+        let (socket, unsent) = client.into_parts();
+        let socket = match socket.into_std() {
+            Ok(socket) => socket,
+            Err(e) => return log::error!("a connection cannot move: {e}"),
+        };
+        let incoming = Incoming {
+            socket,
+            handshake,
+            unread: unread.take(),
+            unsent,
+            join: Some(PendingJoin {
+                join: handover.join,
+                reply_to: handover.reply_to,
+            }),
+        };
+        worker.send_to(handover.worker, move |worker| start(incoming, worker));
+    }
+}
+
+fn shut_down(socket: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(socket).shutdown(Shutdown::Write)
+}

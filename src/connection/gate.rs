@@ -1,0 +1,385 @@
+//! Which frames of a client are let in, decided from each frame's header alone (RFC 6455
+//! section 5), pure.
+//!
+//! actix-http's own codec looks at a length only when the whole frame is there, reports a bad
+//! header again and again without getting past it, and does not tell a bad bit from the end of
+//! the stream. So nothing reaches it that has not passed here; all it can still find wrong is
+//! text that is not UTF-8.
+
+use std::borrow::Cow;
+
+use crate::protocol::{error::CloseCode, frame::MAX_CONTROL_PAYLOAD};
+
+/// The most fragments of one message. Empty ones cost the sender nothing, and would go on for
+/// ever.
+pub const MAX_FRAGMENTS: u32 = 1024;
+
+/// Why a client is closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The code of the close frame.
+    pub code: CloseCode,
+    /// Its reason.
+    pub reason: Cow<'static, str>,
+}
+
+impl Violation {
+    fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            reason: reason.into(),
+        }
+    }
+
+    fn protocol(reason: &'static str) -> Self {
+        Self::new(CloseCode::ProtocolError, reason)
+    }
+}
+
+/// The gate of one connection.
+#[derive(Debug)]
+pub struct Gate {
+    max_message_bytes: usize,
+    /// Bytes and fragments so far of the message whose last fragment has not come.
+    unfinished: Option<(usize, u32)>,
+}
+
+struct Header {
+    fin: bool,
+    opcode: u8,
+    /// Where the payload begins.
+    start: usize,
+    payload: u64,
+    mask: [u8; 4],
+}
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xa;
+
+impl Gate {
+    /// A gate that lets no message over this size in.
+    pub fn new(max_message_bytes: usize) -> Self {
+        Self {
+            max_message_bytes,
+            unfinished: None,
+        }
+    }
+
+    /// The length of the frame with which `input` begins, once all of it is there; `None` until
+    /// then. A frame whose length was returned has been let in: it counts.
+    ///
+    /// # Errors
+    /// A [`Violation`], as early as the header shows it.
+    pub fn admit(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
+        let Some(header) = self.header(input)? else {
+            return Ok(None);
+        };
+        let unfinished = self.check(&header)?;
+        let Some(end) = usize::try_from(header.payload)
+            .ok()
+            .and_then(|payload| header.start.checked_add(payload))
+            .filter(|end| *end <= input.len())
+        else {
+            return Ok(None);
+        };
+        if header.opcode == CLOSE {
+            check_close(&input[header.start..end], header.mask)?;
+        }
+        self.unfinished = unfinished;
+        Ok(Some(end))
+    }
+
+    /// The first frame's header, as soon as it is there. What its first two bytes show to be
+    /// wrong is refused without waiting for the rest.
+    fn header(&self, input: &[u8]) -> Result<Option<Header>, Violation> {
+        let [first, second, rest @ ..] = input else {
+            return Ok(None);
+        };
+        if first & 0x70 != 0 {
+            return Err(Violation::protocol(
+                "a reserved bit is set and no extension was agreed on",
+            ));
+        }
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+        match opcode {
+            CONTINUATION | TEXT | CLOSE | PING | PONG => {}
+            BINARY => {
+                return Err(Violation::new(
+                    CloseCode::Unsupported,
+                    "messages are text, not binary",
+                ));
+            }
+            _ => return Err(Violation::protocol("unknown opcode")),
+        }
+        if second & 0x80 == 0 {
+            return Err(Violation::protocol("a client must mask its frames"));
+        }
+        let short = usize::from(second & 0x7f);
+        if opcode >= CLOSE && (!fin || short > MAX_CONTROL_PAYLOAD) {
+            return Err(Violation::protocol(
+                "a control frame is one frame of at most 125 bytes",
+            ));
+        }
+        let (extended, payload) = match short {
+            126 => match rest.first_chunk() {
+                Some(len) => (2, u64::from(u16::from_be_bytes(*len))),
+                None => return Ok(None),
+            },
+            127 => match rest.first_chunk() {
+                Some(len) => (8, u64::from_be_bytes(*len)),
+                None => return Ok(None),
+            },
+            short => (0, short as u64),
+        };
+        if payload > i64::MAX as u64 {
+            return Err(Violation::protocol("a length has 63 bits at most"));
+        }
+        // The mask is not needed to judge the length.
+        let header = Header {
+            fin,
+            opcode,
+            start: 2 + extended + 4,
+            payload,
+            mask: rest[extended..].first_chunk().copied().unwrap_or_default(),
+        };
+        Ok(Some(header))
+    }
+
+    /// What is unfinished after this frame.
+    fn check(&self, header: &Header) -> Result<Option<(usize, u32)>, Violation> {
+        let (bytes, fragments) = match (header.opcode, self.unfinished) {
+            (CLOSE | PING | PONG, unfinished) => return Ok(unfinished),
+            (CONTINUATION, Some(unfinished)) => unfinished,
+            (CONTINUATION, None) => {
+                return Err(Violation::protocol("a continuation of nothing"));
+            }
+            (_, Some(_)) => {
+                return Err(Violation::protocol(
+                    "a new message before the last fragment of the one before",
+                ));
+            }
+            (_, None) => (0, 0),
+        };
+        let too_big = |what: String| Err(Violation::new(CloseCode::TooBig, what));
+        let room = (self.max_message_bytes - bytes) as u64;
+        if header.payload > room {
+            return too_big(format!(
+                "a message has at most {} bytes here",
+                self.max_message_bytes
+            ));
+        }
+        if fragments >= MAX_FRAGMENTS {
+            return too_big(format!("a message has at most {MAX_FRAGMENTS} fragments"));
+        }
+        if header.fin {
+            return Ok(None);
+        }
+        let bytes = bytes + header.payload as usize;
+        Ok(Some((bytes, fragments + 1)))
+    }
+}
+
+/// The payload of a close frame (RFC 6455 section 5.5.1).
+fn check_close(masked: &[u8], mask: [u8; 4]) -> Result<(), Violation> {
+    let payload: Vec<u8> = masked
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
+    match payload[..] {
+        [] => Ok(()),
+        [_] => Err(Violation::protocol("a close code has two bytes")),
+        [high, low, ref reason @ ..] => {
+            let code = u16::from_be_bytes([high, low]);
+            if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+                return Err(Violation::protocol("a close code that must not be sent"));
+            }
+            if std::str::from_utf8(reason).is_err() {
+                return Err(Violation::new(
+                    CloseCode::InvalidText,
+                    "the reason of a close frame must be UTF-8",
+                ));
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::ws::Codec;
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+    use tokio_util::codec::Decoder as _;
+
+    use super::*;
+
+    const LIMIT: usize = 1000;
+
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match payload.len() {
+            len @ ..126 => bytes.push(0x80 | len as u8),
+            len @ 126..65_536 => {
+                bytes.push(0x80 | 126);
+                bytes.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                bytes.push(0x80 | 127);
+                bytes.extend((len as u64).to_be_bytes());
+            }
+        }
+        let mask = [1, 2, 3, 4];
+        bytes.extend(mask);
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m));
+        bytes
+    }
+
+    fn admit(input: &[u8]) -> Result<Option<usize>, CloseCode> {
+        Gate::new(LIMIT).admit(input).map_err(|v| v.code)
+    }
+
+    #[test]
+    fn a_whole_frame_is_let_in_and_a_part_is_waited_for() {
+        let whole = frame(0x81, &[b'x'; 300]);
+        for len in 0..whole.len() {
+            assert_eq!(admit(&whole[..len]), Ok(None), "{len} bytes");
+        }
+        assert_eq!(admit(&whole), Ok(Some(whole.len())));
+        let two = [whole.clone(), whole.clone()].concat();
+        assert_eq!(admit(&two), Ok(Some(whole.len())));
+    }
+
+    #[test]
+    fn a_bad_header_is_refused_at_once() {
+        assert_eq!(admit(&[0xc1, 0x80]), Err(CloseCode::ProtocolError), "RSV1");
+        assert_eq!(admit(&[0xa1, 0x80]), Err(CloseCode::ProtocolError), "RSV2");
+        assert_eq!(admit(&[0x91, 0x80]), Err(CloseCode::ProtocolError), "RSV3");
+        assert_eq!(
+            admit(&[0x83, 0x80]),
+            Err(CloseCode::ProtocolError),
+            "opcode"
+        );
+        assert_eq!(
+            admit(&[0x8b, 0x80]),
+            Err(CloseCode::ProtocolError),
+            "opcode"
+        );
+        assert_eq!(admit(&[0x81, 0x01]), Err(CloseCode::ProtocolError), "mask");
+        assert_eq!(
+            admit(&[0x09, 0x80]),
+            Err(CloseCode::ProtocolError),
+            "half a ping"
+        );
+        assert_eq!(
+            admit(&[0x89, 0xfe]),
+            Err(CloseCode::ProtocolError),
+            "long ping"
+        );
+        assert_eq!(
+            admit(&[0x80, 0x80]),
+            Err(CloseCode::ProtocolError),
+            "of nothing"
+        );
+        assert_eq!(admit(&[0x82, 0x80]), Err(CloseCode::Unsupported), "binary");
+        assert_eq!(admit(&[0x02, 0x80]), Err(CloseCode::Unsupported), "binary");
+    }
+
+    #[test]
+    fn a_length_is_refused_from_the_header() {
+        let announce = |len: u64| {
+            let mut header = vec![0x81, 0xff];
+            header.extend(len.to_be_bytes());
+            header
+        };
+        assert_eq!(admit(&announce(LIMIT as u64)), Ok(None));
+        assert_eq!(admit(&announce(LIMIT as u64 + 1)), Err(CloseCode::TooBig));
+        assert_eq!(admit(&announce(1 << 30)), Err(CloseCode::TooBig));
+        assert_eq!(admit(&announce(1 << 63)), Err(CloseCode::ProtocolError));
+        assert_eq!(admit(&announce(u64::MAX)), Err(CloseCode::ProtocolError));
+    }
+
+    #[test]
+    fn the_limit_is_of_the_message_not_of_the_fragment() {
+        let mut gate = Gate::new(LIMIT);
+        assert!(gate.admit(&frame(0x01, &[0; 600])).is_ok());
+        assert!(gate.admit(&frame(0x89, b"ping in between")).is_ok());
+        assert!(gate.admit(&frame(0x00, &[0; 400])).is_ok());
+        assert_eq!(
+            gate.admit(&frame(0x80, &[0])).map_err(|v| v.code),
+            Err(CloseCode::TooBig)
+        );
+        let end = frame(0x80, &[]);
+        assert_eq!(gate.admit(&end), Ok(Some(end.len())));
+        assert!(gate.admit(&frame(0x81, &[0; LIMIT])).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_endless_run_of_empty_fragments_ends() {
+        let mut gate = Gate::new(LIMIT);
+        let mut first = 0x01;
+        let refused = (0..10_000).find_map(|n| {
+            let verdict = gate.admit(&frame(first, &[]));
+            first = 0x00;
+            verdict.err().map(|violation| (n, violation.code))
+        });
+        assert_eq!(refused, Some((MAX_FRAGMENTS, CloseCode::TooBig)));
+    }
+
+    #[test]
+    fn fragments_follow_each_other() {
+        let mut gate = Gate::new(LIMIT);
+        assert!(gate.admit(&frame(0x01, b"a")).is_ok());
+        assert_eq!(
+            gate.admit(&frame(0x81, b"b")).map_err(|v| v.code),
+            Err(CloseCode::ProtocolError)
+        );
+    }
+
+    #[test]
+    fn close_frames_are_looked_into() {
+        let close = |payload: &[u8]| admit(&frame(0x88, payload)).map(|len| len.is_some());
+        assert_eq!(close(&[]), Ok(true));
+        assert_eq!(close(&1000u16.to_be_bytes()), Ok(true));
+        assert_eq!(close(&4900u16.to_be_bytes()), Ok(true));
+        assert_eq!(close(&[3]), Err(CloseCode::ProtocolError));
+        for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
+            assert_eq!(
+                close(&code.to_be_bytes()),
+                Err(CloseCode::ProtocolError),
+                "{code}"
+            );
+        }
+        assert_eq!(close(&[3, 232, 0xff]), Err(CloseCode::InvalidText));
+    }
+
+    proptest! {
+        /// Whatever is let in, the codec behind makes of it one message without a complaint.
+        #[test]
+        fn the_codec_has_nothing_left_to_complain_of(
+            input in prop::collection::vec(
+                (
+                    prop::sample::select(vec![0x81u8, 0x01, 0x80, 0x00, 0x88, 0x89, 0x8a, 0x82, 0xc1]),
+                    prop::collection::vec(any::<u8>(), 0..140),
+                ).prop_map(|(first, payload)| frame(first, &payload)),
+                0..12,
+            ),
+            garbage in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut gate = Gate::new(LIMIT);
+            let mut codec = Codec::new().max_size(LIMIT);
+            let stream = [input.concat(), garbage].concat();
+            let mut rest = &stream[..];
+            while let Ok(Some(len)) = gate.admit(rest) {
+                let mut buffer = BytesMut::from(&rest[..len]);
+                prop_assert!(matches!(codec.decode(&mut buffer), Ok(Some(_))));
+                prop_assert!(buffer.is_empty());
+                rest = &rest[len..];
+            }
+        }
+    }
+}

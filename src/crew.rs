@@ -1,0 +1,98 @@
+//! The worker threads of one server, as far as they know of each other: which thread a room is
+//! on, how to reach it, and how many connections there are on all of them. Nothing of this is
+//! touched on the way of a message; a join looks here.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use actix_rt::ArbiterHandle;
+
+use crate::ids::RoomName;
+
+/// All workers of a server.
+#[derive(Debug)]
+pub struct Crew {
+    size: usize,
+    arbiters: Mutex<Vec<ArbiterHandle>>,
+    /// Keyed at random, so that nobody can choose channel names that all meet on one thread.
+    hasher: RandomState,
+    connections: Arc<AtomicUsize>,
+    draining: AtomicBool,
+}
+
+impl Crew {
+    /// A crew that will have `size` workers.
+    pub fn new(size: usize) -> Self {
+        Self {
+            size,
+            arbiters: Mutex::default(),
+            hasher: RandomState::new(),
+            connections: Arc::default(),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// A worker joins and is told its number. All do so before the first connection is accepted.
+    pub fn enlist(&self, arbiter: ArbiterHandle) -> usize {
+        let mut arbiters = self.lock();
+        arbiters.push(arbiter);
+        arbiters.len() - 1
+    }
+
+    /// The thread on which a room is, whether it is open or not.
+    pub fn home(&self, room: &RoomName) -> usize {
+        // Below `size`, so it fits.
+        (self.hasher.hash_one(room) % self.size as u64) as usize
+    }
+
+    /// How to run something on a worker's thread.
+    pub fn arbiter(&self, worker: usize) -> Option<ArbiterHandle> {
+        self.lock().get(worker).cloned()
+    }
+
+    /// All workers' threads.
+    pub fn arbiters(&self) -> Vec<ArbiterHandle> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ArbiterHandle>> {
+        // A list that is only pushed to is whole at every moment.
+        self.arbiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one connection for as long as the result lives.
+    pub fn count(&self) -> Counted {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Counted(self.connections.clone())
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// From now on nobody is let in.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server is going down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+pub struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,41 @@
+//! The room server of a video-meeting system: who is in a room, what each publishes to the media
+//! server, and broadcasts among them. Clients speak JSON over WebSocket; media goes elsewhere.
+//!
+//! # The map
+//!
+//! The process is a few worker threads, each a server of its own; a room, its members' sessions
+//! and their sockets always stand on one of them. The way of a message, in the order of the files:
+//!
+//! 1. [`upgrade`]: an HTTP request becomes a WebSocket
+//! 2. [`connection`]: the socket's task; [`connection::gate`] lets whole frames in, one at a time
+//! 3. [`session`]: the SessionActor decodes and checks a request
+//! 4. [`registry`]: the RegistryActor knows which room it is for
+//! 5. [`room`]: the RoomActor carries out what the rules in [`room::state`] make of it
+//! 6. [`outbox`]: what waits for each client, which [`clients`] flushes once a turn
+//!
+//! Around it: [`client`] is what a thread knows of one client, [`ticket`] the promise that a
+//! request is answered, [`membership`] the guard that takes a session out of its room, [`worker`]
+//! what a thread is, [`crew`] what the threads know of each other, [`server`] the process,
+//! [`settings`] its configuration, [`media`] the media servers, [`pages`] plain HTTP, and
+//! [`protocol`] the wire.
+
+pub mod client;
+pub mod clients;
+pub mod connection;
+pub mod crew;
+pub mod handshake;
+pub mod ids;
+pub mod logging;
+pub mod media;
+pub mod membership;
+pub mod outbox;
+pub mod pages;
+pub mod protocol;
+pub mod registry;
+pub mod room;
+pub mod server;
+pub mod session;
+pub mod settings;
+pub mod ticket;
+pub mod upgrade;
+pub mod worker;

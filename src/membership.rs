@@ -1,0 +1,64 @@
+//! The guard that takes a session out of its room.
+//!
+//! Every way out of a session (a close, an error, a timeout, a cut socket, a panic) drops the
+//! connection's [`Membership`], and that is the one place from which the room hears of it.
+
+use std::rc::Rc;
+
+use actix::prelude::*;
+
+use crate::ids::{MemberId, RoomId, SessionId};
+
+/// To the registry: a session is over without having asked.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SessionEnded {
+    /// The room it was in.
+    pub room: RoomId,
+    /// Who it was there.
+    pub member: MemberId,
+}
+
+/// That a connection is in a room, from the moment the room grants it.
+pub struct Membership {
+    /// The room.
+    pub room: RoomId,
+    /// Who it is there.
+    pub member: MemberId,
+    /// Its session.
+    pub session: SessionId,
+    registry: Option<Rc<Recipient<SessionEnded>>>,
+}
+
+impl Membership {
+    /// A membership that `registry` hears of when it is dropped.
+    pub fn new(
+        room: RoomId,
+        member: MemberId,
+        session: SessionId,
+        registry: Rc<Recipient<SessionEnded>>,
+    ) -> Self {
+        Self {
+            room,
+            member,
+            session,
+            registry: Some(registry),
+        }
+    }
+
+    /// Ends it without a word: the room knows.
+    pub fn dissolve(mut self) {
+        self.registry = None;
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(registry) = self.registry.take() {
+            registry.do_send(SessionEnded {
+                room: self.room,
+                member: self.member,
+            });
+        }
+    }
+}

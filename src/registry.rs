@@ -1,0 +1,111 @@
+//! The RegistryActor: one on each worker thread. It opens the thread's rooms, ends them, and
+//! routes every join, leave, stream and broadcast to the room it is for.
+
+pub mod directory;
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+
+use crate::{
+    ids::RoomId,
+    media::MediaServers,
+    membership::SessionEnded,
+    registry::directory::Directory,
+    room::{Join, MemberRequest, RoomActor, RoomReport},
+};
+
+/// The rooms of a thread.
+pub struct RegistryActor {
+    directory: Directory<Addr<RoomActor>>,
+    media: Arc<MediaServers>,
+}
+
+/// A request of a member for its room.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ToRoom {
+    /// The room.
+    pub room: RoomId,
+    /// The request.
+    pub request: MemberRequest,
+}
+
+impl RegistryActor {
+    /// A registry without rooms.
+    pub fn new(media: Arc<MediaServers>) -> Self {
+        Self {
+            directory: Directory::default(),
+            media,
+        }
+    }
+}
+
+impl Actor for RegistryActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Join> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
+        let room = self.directory.join(join.request.room.clone(), |id, name| {
+            let registry = ctx.address();
+            RoomActor::new(
+                id,
+                name.clone(),
+                self.media.clone(),
+                registry.clone().recipient(),
+                registry.recipient(),
+            )
+            .start()
+        });
+        room.do_send(join);
+    }
+}
+
+impl Handler<ToRoom> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToRoom, _: &mut Self::Context) {
+        // Without the room the request is dropped, and with it its ticket, which answers.
+        if let Some(room) = self.directory.room(message.room) {
+            room.do_send(message.request);
+        }
+    }
+}
+
+impl Handler<SessionEnded> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: SessionEnded, _: &mut Self::Context) {
+        if let Some(room) = self.directory.room(ended.room) {
+            room.do_send(ended);
+        }
+    }
+}
+
+impl Handler<RoomReport> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, report: RoomReport, _: &mut Self::Context) {
+        // The room's address goes with its entry, and an actor without an address ends.
+        match report {
+            RoomReport::Emptied { room, joins } => {
+                self.directory.emptied(room, joins);
+            }
+            RoomReport::Failed { room } => self.directory.remove(room),
+        }
+    }
+}
+
+impl Drop for RegistryActor {
+    /// Without its registry a thread is deaf to every join, and its clients would not notice.
+    /// Better a clean start: the service manager sees to that.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            log::error!("the registry of a worker failed; the process ends");
+            std::process::exit(1);
+        }
+    }
+}

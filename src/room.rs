@@ -1,0 +1,314 @@
+//! The RoomActor: what the rules of [`state`] make of each message, carried out. It turns
+//! messages into commands and outputs into frames, and decides nothing itself.
+
+mod roster;
+pub mod state;
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::prelude::*;
+
+use crate::{
+    client::Phase,
+    clients::{self, Clients},
+    ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
+    logging::Quoted,
+    media::MediaServers,
+    membership::{Membership, SessionEnded},
+    outbox::Frame,
+    protocol::{
+        error::{CloseCode, ErrorCode, ErrorType, Refusal},
+        event::{EventFrame, RoomEvent},
+        reply::Joined,
+        request::{Action, JoinRequest},
+    },
+    room::state::{Answer, Command, Joining, Output, RoomState},
+    ticket::Ticket,
+};
+
+/// A join, on its way to its room.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Join {
+    /// Who asks.
+    pub ticket: Ticket,
+    /// What for.
+    pub request: JoinRequest,
+}
+
+/// A request of a member.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct MemberRequest {
+    /// Who asks, as a client.
+    pub ticket: Ticket,
+    /// Who asks, as a member.
+    pub member: MemberId,
+    /// What for.
+    pub action: Action,
+}
+
+/// To the registry: how a room is.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum RoomReport {
+    /// Nobody is in it.
+    Emptied {
+        /// Which room.
+        room: RoomId,
+        /// How many joins it has seen.
+        joins: u64,
+    },
+    /// It died of a defect.
+    Failed {
+        /// Which room.
+        room: RoomId,
+    },
+}
+
+/// A room.
+pub struct RoomActor {
+    id: RoomId,
+    name: RoomName,
+    state: RoomState,
+    media: Arc<MediaServers>,
+    /// Joins seen.
+    joins: u64,
+    reports: Recipient<RoomReport>,
+    /// Where its members' guards report to.
+    session_ends: Rc<Recipient<SessionEnded>>,
+    /// Kept for its memory.
+    outputs: Vec<Output>,
+}
+
+impl RoomActor {
+    /// An empty room.
+    pub fn new(
+        id: RoomId,
+        name: RoomName,
+        media: Arc<MediaServers>,
+        reports: Recipient<RoomReport>,
+        session_ends: Recipient<SessionEnded>,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            state: RoomState::default(),
+            media,
+            joins: 0,
+            reports,
+            session_ends: Rc::new(session_ends),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// Applies a command and sends what comes of it; the answer, if there is one, to `asker`.
+    fn apply(&mut self, command: Command, asker: Option<Ticket>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.state.apply(command, &mut outputs);
+        clients::with(|clients| {
+            let mut asker = asker;
+            for output in outputs.drain(..) {
+                self.log(&output);
+                match output {
+                    Output::Answer(answer) => {
+                        if let Some(asker) = asker.take() {
+                            self.answer(answer, asker, clients);
+                        }
+                    }
+                    Output::Event {
+                        number,
+                        event,
+                        except,
+                    } => self.tell(number, &event, except, clients),
+                    Output::Replaced(connection) => {
+                        if let Some(client) = clients.get(connection) {
+                            client.unseat(
+                                ErrorType::EndpointReplaced,
+                                "a newer connection has joined with this endpoint",
+                                CloseCode::EndpointReplaced,
+                                clients.shared(),
+                            );
+                        }
+                    }
+                }
+            }
+        });
+        self.outputs = outputs;
+    }
+
+    fn answer(&self, answer: Result<Answer, Refusal>, ticket: Ticket, clients: &Clients) {
+        let frame = match answer {
+            Err(refusal) => return ticket.refuse(&refusal),
+            Ok(Answer::Joined {
+                member,
+                session,
+                who,
+                last_event,
+            }) => {
+                if let Some(client) = clients.get(ticket.client()) {
+                    let registry = self.session_ends.clone();
+                    client.enter(Membership::new(self.id, member, session, registry));
+                }
+                Frame::Own(ticket.reply_to().joined(&Joined {
+                    session,
+                    media_server: self.media.addresses("webrtc").unwrap_or("{}"),
+                    endpoint: who.endpoint(),
+                    last_event,
+                }))
+            }
+            Ok(Answer::Left) => {
+                if let Some(client) = clients.get(ticket.client()) {
+                    client.leave(clients.shared().now.get());
+                }
+                Frame::Own(ticket.reply_to().ok())
+            }
+            Ok(Answer::Done) => Frame::Own(ticket.reply_to().ok()),
+            Ok(Answer::Dump(list)) => Frame::Dump(ticket.reply_to().dump_head(list.len()), list),
+        };
+        ticket.answer(frame);
+    }
+
+    /// Sends an event to all but one. It is written once, or twice where some understand event
+    /// numbers and some do not.
+    fn tell(&self, number: u64, event: &RoomEvent, except: Option<MemberId>, clients: &Clients) {
+        let mut numbered: Option<Rc<EventFrame>> = None;
+        let mut plain: Option<Rc<EventFrame>> = None;
+        for member in self.state.members() {
+            if Some(member.id) == except {
+                continue;
+            }
+            let frame = if member.numbered {
+                numbered.get_or_insert_with(|| Rc::new(event.encode(number)))
+            } else {
+                plain.get_or_insert_with(|| Rc::new(event.encode(0)))
+            };
+            clients.push_to(member.connection, Frame::Event(frame.clone()));
+        }
+    }
+
+    /// Who came, who went, who published what. What people say to each other is nobody's here.
+    fn log(&self, output: &Output) {
+        let Output::Event { event, .. } = output else {
+            return;
+        };
+        let (what, who, stream) = match event {
+            RoomEvent::Join(who) => ("join", who, None),
+            RoomEvent::Leave(who) => ("leave", who, None),
+            RoomEvent::Publish(who, stream) => ("publish", who, Some(stream)),
+            RoomEvent::Unpublish(who, stream) => ("unpublish", who, Some(stream)),
+            RoomEvent::Broadcast(..) => return,
+        };
+        log::info!(
+            "{what} app={} channel={} endpoint={}{}{}",
+            Quoted(self.name.app.as_str()),
+            Quoted(self.name.channel.as_str()),
+            Quoted(who.endpoint().as_str()),
+            if stream.is_some() { " stream=" } else { "" },
+            Quoted(stream.map_or("", |stream| stream.as_str())),
+        );
+    }
+
+    fn report_if_empty(&self) {
+        if self.state.is_empty() {
+            self.reports.do_send(RoomReport::Emptied {
+                room: self.id,
+                joins: self.joins,
+            });
+        }
+    }
+}
+
+impl Actor for RoomActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Join> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, join: Join, _: &mut Self::Context) {
+        self.joins += 1;
+        let connection = join.ticket.client();
+        // A connection that died meanwhile has no guard yet that would take it out again.
+        let alive = clients::with(|clients| clients.get(connection))
+            .is_some_and(|client| client.phase() == Phase::Open);
+        if alive {
+            let command = Command::Join(Joining {
+                connection,
+                session: SessionId::generate(),
+                endpoint: join.request.endpoint.unwrap_or_else(Endpoint::generate),
+                device: join.request.device.unwrap_or_default(),
+                role: join.request.role,
+                numbered: join.request.last_event.is_some(),
+            });
+            self.apply(command, Some(join.ticket));
+        }
+        self.report_if_empty();
+    }
+}
+
+impl Handler<MemberRequest> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, request: MemberRequest, _: &mut Self::Context) {
+        let MemberRequest {
+            ticket,
+            member,
+            action,
+        } = request;
+        let command = match action {
+            Action::Leave => Command::Leave(member),
+            Action::StreamAdd(stream) => Command::Publish(member, stream),
+            Action::StreamDelete(stream_id) => Command::Unpublish(member, stream_id),
+            Action::ChannelDump => Command::Dump(member),
+            Action::Broadcast(payload) => Command::Broadcast(member, payload),
+            Action::MediaServerDump(protocol) => {
+                return match self.media.addresses(&protocol) {
+                    Some(addresses) => {
+                        let frame = ticket.reply_to().media_server(addresses);
+                        ticket.answer(Frame::Own(frame));
+                    }
+                    None => ticket.refuse(&Refusal::new(
+                        ErrorCode::Unavailable,
+                        "no media server for this protocol is there at present; try again later",
+                    )),
+                };
+            }
+        };
+        self.apply(command, Some(ticket));
+        self.report_if_empty();
+    }
+}
+
+impl Handler<SessionEnded> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: SessionEnded, _: &mut Self::Context) {
+        self.apply(Command::End(ended.member), None);
+        self.report_if_empty();
+    }
+}
+
+impl Drop for RoomActor {
+    /// A room that dies of a defect tells its members and the registry. At an orderly end nobody
+    /// is in it, and there is nothing to say.
+    fn drop(&mut self) {
+        if self.state.is_empty() && !std::thread::panicking() {
+            return;
+        }
+        // By their guards, not by the state: a panic may have left that anyhow.
+        clients::try_with(|clients| {
+            for client in clients.all() {
+                if client.room() == Some(self.id) {
+                    client.unseat(
+                        ErrorType::RoomFailed,
+                        "the room failed; join again for a new one",
+                        CloseCode::RoomFailed,
+                        clients.shared(),
+                    );
+                }
+            }
+        });
+        self.reports.do_send(RoomReport::Failed { room: self.id });
+    }
+}

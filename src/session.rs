@@ -1,0 +1,212 @@
+//! The SessionActor: one client's requests, decoded, checked, and sent on their way.
+//!
+//! What it says itself (a 400, a pong, a close) goes through the client's outbox like all that
+//! the room says. It never waits: a request's answer is the business of its ticket.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::prelude::*;
+use actix_http::ws::Item;
+use actix_web_actors::ws::{CloseReason, Message, ProtocolError, WebsocketContext};
+use bytestring::ByteString;
+
+use crate::{
+    client::{Client, Handover, Phase},
+    clients,
+    handshake::Handshake,
+    ids::Device,
+    outbox::Frame,
+    protocol::{
+        error::{CloseCode, ErrorCode, ErrorType, Refusal},
+        event, frame,
+        reply::ReplyTo,
+        request::{Action, Envelope, EnvelopeError, JoinRequest, Request},
+    },
+    registry::ToRoom,
+    room::{Join, MemberRequest},
+    ticket::Ticket,
+    worker::Worker,
+};
+
+/// A join that came along with a connection from another thread.
+#[derive(Debug)]
+pub struct PendingJoin {
+    /// The join.
+    pub join: JoinRequest,
+    /// Where its answer goes.
+    pub reply_to: ReplyTo,
+}
+
+/// The session of one connection.
+pub struct SessionActor {
+    client: Rc<Client>,
+    worker: Rc<Worker>,
+    handshake: Arc<Handshake>,
+    pending_join: Option<PendingJoin>,
+    /// The message so far whose last fragment has not come.
+    unfinished: Vec<u8>,
+}
+
+impl SessionActor {
+    /// The session of `client`; `pending_join` is done first.
+    pub fn new(
+        client: Rc<Client>,
+        worker: Rc<Worker>,
+        handshake: Arc<Handshake>,
+        pending_join: Option<PendingJoin>,
+    ) -> Self {
+        if pending_join.is_some() {
+            client.hold();
+        }
+        Self {
+            client,
+            worker,
+            handshake,
+            pending_join,
+            unfinished: Vec::new(),
+        }
+    }
+
+    /// One whole message.
+    fn message(&mut self, text: &ByteString) {
+        let (envelope, reply_to) = match Envelope::parse(text) {
+            Ok(parsed) => parsed,
+            Err(EnvelopeError::Refused(reply_to, refusal)) => {
+                return self.say(reply_to.refused(&refusal));
+            }
+            Err(EnvelopeError::NotAnObject(error)) => {
+                let session = self.client.session();
+                let message = format!("a message is one JSON object; {error}");
+                return self.say(event::error(session, ErrorType::BadMessage, &message));
+            }
+        };
+        if let Err(refusal) = self.request(&envelope, &reply_to) {
+            self.say(reply_to.refused(&refusal));
+        }
+    }
+
+    /// The checks that need no room, in the protocol's order, then off to the room.
+    fn request(&mut self, envelope: &Envelope<'_>, reply_to: &ReplyTo) -> Result<(), Refusal> {
+        if !envelope.is_join() && self.client.seat(&envelope.session).is_none() {
+            return Err(Refusal::no_such_session());
+        }
+        match envelope.request()? {
+            Request::Join(join) => self.join(join, reply_to.clone()),
+            Request::Member(action) => {
+                let (room, member) = self
+                    .client
+                    .seat(&envelope.session)
+                    .ok_or_else(Refusal::no_such_session)?;
+                let moves = action == Action::Leave;
+                let ticket = Ticket::new(&self.client, reply_to.clone(), moves);
+                self.worker.registry.do_send(ToRoom {
+                    room,
+                    request: MemberRequest {
+                        ticket,
+                        member,
+                        action,
+                    },
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn join(&mut self, mut join: JoinRequest, reply_to: ReplyTo) -> Result<(), Refusal> {
+        if join.device.is_none()
+            && let Some(device) = &self.handshake.device
+        {
+            let device = Device::new(device)
+                .map_err(|e| Refusal::bad_request(format!("device of the URL {e}")))?;
+            join.device = Some(device);
+        }
+        if self.client.room().is_some() {
+            return Err(Refusal::new(
+                ErrorCode::Conflict,
+                "this connection is in a room; channel.leave it first",
+            ));
+        }
+        let home = self.worker.crew.home(&join.room);
+        if home == self.worker.index {
+            self.enter(join, reply_to);
+        } else {
+            self.client.hand_over(Handover {
+                worker: home,
+                join,
+                reply_to,
+            });
+        }
+        Ok(())
+    }
+
+    /// Joins a room of this thread.
+    fn enter(&self, request: JoinRequest, reply_to: ReplyTo) {
+        let ticket = Ticket::new(&self.client, reply_to, true);
+        self.worker.registry.do_send(Join { ticket, request });
+    }
+
+    fn fragment(&mut self, item: Item) {
+        match item {
+            Item::FirstText(bytes) => self.unfinished = bytes.into(),
+            Item::Continue(bytes) => self.unfinished.extend_from_slice(&bytes),
+            Item::Last(bytes) => {
+                let mut whole = std::mem::take(&mut self.unfinished);
+                whole.extend_from_slice(&bytes);
+                match String::from_utf8(whole) {
+                    Ok(text) => self.message(&text.into()),
+                    Err(_) => self.invalid_text(),
+                }
+            }
+            Item::FirstBinary(_) => self.close(CloseCode::Unsupported, "messages are text"),
+        }
+    }
+
+    fn say(&self, bytes: Box<[u8]>) {
+        clients::with(|clients| clients.push(&self.client, Frame::Own(bytes)));
+    }
+
+    fn close(&self, code: CloseCode, reason: &str) {
+        clients::with(|clients| self.client.close(None, code, reason, clients.shared()));
+    }
+
+    fn invalid_text(&self) {
+        self.close(CloseCode::InvalidText, "a text message must be UTF-8");
+    }
+
+    /// The client says goodbye: its close frame is echoed.
+    fn farewell(&self, reason: Option<CloseReason>) {
+        let echo = match reason {
+            Some(reason) => frame::close_raw(reason.code.into(), ""),
+            None => frame::close_empty(),
+        };
+        clients::with(|clients| self.client.close_with(None, echo, clients.shared()));
+    }
+}
+
+impl Actor for SessionActor {
+    type Context = WebsocketContext<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        if let Some(PendingJoin { join, reply_to }) = self.pending_join.take() {
+            self.enter(join, reply_to);
+        }
+    }
+}
+
+impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
+    fn handle(&mut self, message: Result<Message, ProtocolError>, _: &mut Self::Context) {
+        if self.client.phase() != Phase::Open {
+            return;
+        }
+        match message {
+            Ok(Message::Text(text)) => self.message(&text),
+            Ok(Message::Continuation(item)) => self.fragment(item),
+            Ok(Message::Ping(payload)) => self.say(frame::pong(&payload)),
+            Ok(Message::Pong(_) | Message::Nop) => {}
+            Ok(Message::Close(reason)) => self.farewell(reason),
+            Ok(Message::Binary(_)) => self.close(CloseCode::Unsupported, "messages are text"),
+            // All else that the codec could find wrong does not get past the gate.
+            Err(_) => self.invalid_text(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The promise that a request is answered.
+
+use crate::{
+    client::Client,
+    clients,
+    ids::ConnectionId,
+    outbox::Frame,
+    protocol::{
+        error::{ErrorCode, Refusal},
+        reply::ReplyTo,
+    },
+};
+
+/// Travels with a request from the session to the room. Whoever drops it unanswered (a dead
+/// mailbox, a room that panicked) has thereby answered 503: a client that waits for an answer
+/// gets exactly one, whatever happens to its request.
+#[derive(Debug)]
+pub struct Ticket {
+    client: ConnectionId,
+    reply_to: ReplyTo,
+    /// Whether it is a join or a leave: until it is answered, no further frame is let in.
+    moves: bool,
+    answered: bool,
+}
+
+impl Ticket {
+    /// For a request of `client`, which must be one of this thread's.
+    pub fn new(client: &Client, reply_to: ReplyTo, moves: bool) -> Self {
+        client.request_begins(moves);
+        Self {
+            client: client.id(),
+            reply_to,
+            moves,
+            answered: false,
+        }
+    }
+
+    /// Who asked.
+    pub fn client(&self) -> ConnectionId {
+        self.client
+    }
+
+    /// What an answer repeats of the request.
+    pub fn reply_to(&self) -> &ReplyTo {
+        &self.reply_to
+    }
+
+    /// Answers.
+    pub fn answer(mut self, frame: Frame) {
+        self.give(frame);
+    }
+
+    /// Answers with an error.
+    pub fn refuse(mut self, refusal: &Refusal) {
+        let frame = Frame::Own(self.reply_to.refused(refusal));
+        self.give(frame);
+    }
+
+    fn give(&mut self, frame: Frame) {
+        self.answered = true;
+        clients::try_with(|clients| {
+            if let Some(client) = clients.get(self.client) {
+                clients.push(&client, frame);
+                client.request_ends(self.moves);
+            }
+        });
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered {
+            let refusal = Refusal::new(
+                ErrorCode::Unavailable,
+                "the request was lost in a failure of the server; try it again",
+            );
+            let frame = Frame::Own(self.reply_to.refused(&refusal));
+            self.give(frame);
+        }
+    }
+}

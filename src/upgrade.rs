@@ -1,0 +1,149 @@
+//! From HTTP to WebSocket (RFC 6455 section 4.2): a request that asks for an upgrade is checked
+//! and answered here, and its socket leaves HTTP for good.
+
+use std::{convert::Infallible, rc::Rc, sync::Arc};
+
+use actix_codec::Framed;
+use actix_http::{
+    Method, Request, Response, StatusCode, Version,
+    body::BodySize,
+    h1::{Codec, Message},
+    header::{self, HeaderValue},
+    ws,
+};
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio::net::TcpStream;
+
+use crate::{connection, handshake::Handshake, worker::Worker};
+
+/// The path of the WebSocket.
+pub const PATH: &str = "/ws";
+
+/// Answers an upgrade request and, where it is granted, hands the socket to its connection.
+///
+/// # Errors
+/// None: a client that goes away meanwhile is nobody's error.
+pub async fn upgrade(
+    (request, framed): (Request, Framed<TcpStream, Codec>),
+    worker: Rc<Worker>,
+) -> Result<(), Infallible> {
+    match check(&request, &worker) {
+        Ok(()) => accept(request, framed, worker).await,
+        Err((response, text)) => refuse(response, text, framed).await,
+    }
+    Ok(())
+}
+
+type Refused = (Response<()>, &'static str);
+
+fn check(request: &Request, worker: &Worker) -> Result<(), Refused> {
+    let refused = |status: StatusCode, text| {
+        let mut response = Response::with_body(status, ());
+        response.head_mut().headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        (response, text)
+    };
+    if request.path() != PATH {
+        return Err(refused(StatusCode::NOT_FOUND, "the WebSocket is at /ws\n"));
+    }
+    if request.method() != Method::GET {
+        let (mut response, text) = refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "a WebSocket begins with a GET\n",
+        );
+        response
+            .head_mut()
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("GET"));
+        return Err((response, text));
+    }
+    if request.version() < Version::HTTP_11 {
+        return Err(refused(
+            StatusCode::BAD_REQUEST,
+            "a WebSocket begins with HTTP/1.1\n",
+        ));
+    }
+    if let Err(error) = ws::verify_handshake(request.head()) {
+        let status = Response::from(error).status();
+        let (mut response, text) = refused(
+            status,
+            "this is no WebSocket handshake of RFC 6455, version 13\n",
+        );
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.head_mut().headers_mut();
+            headers.insert(
+                header::SEC_WEBSOCKET_VERSION,
+                HeaderValue::from_static("13"),
+            );
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        return Err((response, text));
+    }
+    if worker.crew.is_draining() {
+        return Err(refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server shuts down\n",
+        ));
+    }
+    Ok(())
+}
+
+async fn accept(request: Request, mut framed: Framed<TcpStream, Codec>, worker: Rc<Worker>) {
+    let mut response = ws::handshake_response(request.head());
+    let Ok(response) = response.message_body(()) else {
+        return log::error!("a handshake's response could not be built");
+    };
+    if framed
+        .send(Message::Item((response, BodySize::None)))
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let handshake = Arc::new(Handshake {
+        peer: request.head().peer_addr,
+        device: query(&request, "device"),
+        counted: worker.crew.count(),
+    });
+    let parts = framed.into_parts();
+    connection::serve(
+        parts.io,
+        handshake,
+        parts.read_buf,
+        Vec::new(),
+        None,
+        worker,
+    );
+}
+
+async fn refuse(response: Response<()>, text: &'static str, mut framed: Framed<TcpStream, Codec>) {
+    let size = BodySize::Sized(text.len() as u64);
+    let body = Bytes::from_static(text.as_bytes());
+    let messages = [
+        Message::Item((response, size)),
+        Message::Chunk(Some(body)),
+        Message::Chunk(None),
+    ];
+    for message in messages {
+        if framed.feed(message).await.is_err() {
+            return;
+        }
+    }
+    if <_ as SinkExt<Message<(Response<()>, BodySize)>>>::flush(&mut framed)
+        .await
+        .is_err()
+    {
+        log::debug!("a client went away before it was refused");
+    }
+}
+
+/// A parameter of the request's URL, where it is there and not empty.
+fn query(request: &Request, name: &str) -> Option<Box<str>> {
+    let query = request.uri().query()?;
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(key, value)| key == name && !value.is_empty())
+        .map(|(_, value)| value.into())
+}

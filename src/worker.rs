@@ -1,0 +1,62 @@
+//! What one worker thread is: a server of its own, with its share of the connections, one
+//! registry, and the rooms that hash to it.
+
+use std::{cell::OnceCell, rc::Rc, sync::Arc};
+
+use actix::prelude::*;
+
+use crate::{
+    clients, crew::Crew, media::MediaServers, registry::RegistryActor, settings::Settings,
+};
+
+thread_local! {
+    static WORKER: OnceCell<Rc<Worker>> = const { OnceCell::new() };
+}
+
+/// The worker of this thread.
+pub struct Worker {
+    /// Its number in the crew.
+    pub index: usize,
+    /// The registry of its rooms.
+    pub registry: Addr<RegistryActor>,
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// All workers.
+    pub crew: Arc<Crew>,
+}
+
+impl Worker {
+    /// The worker of this thread, made on the first call. The thread must be an arbiter's.
+    pub fn on_this_thread(
+        settings: &Arc<Settings>,
+        media: &Arc<MediaServers>,
+        crew: &Arc<Crew>,
+    ) -> Rc<Self> {
+        WORKER.with(|cell| {
+            cell.get_or_init(|| {
+                clients::start(&settings.session);
+                Rc::new(Self {
+                    index: crew.enlist(Arbiter::current()),
+                    registry: RegistryActor::new(media.clone()).start(),
+                    settings: settings.clone(),
+                    crew: crew.clone(),
+                })
+            })
+            .clone()
+        })
+    }
+
+    /// Runs something on another worker's thread. A worker that is gone drops it.
+    pub fn send_to(&self, worker: usize, task: impl FnOnce(Rc<Self>) + Send + 'static) {
+        let sent = self.crew.arbiter(worker).is_some_and(|arbiter| {
+            arbiter.spawn_fn(move || {
+                if let Some(worker) = WORKER.with(|cell| cell.get().cloned()) {
+                    task(worker);
+                }
+            })
+        });
+        if !sent && !self.crew.is_draining() {
+            log::error!("worker {worker} is gone");
+        }
+    }
+}

@@ -273,7 +273,7 @@ impl Client {
     }
 
     /// Like [`close`](Self::close), with frames ready-made.
-    pub fn close_with(&self, event: Option<Box<[u8]>>, close: Box<[u8]>, shared: &Shared) {
+    pub fn close_with(&self, event: Option<Vec<u8>>, close: Vec<u8>, shared: &Shared) {
         if self.phase.get() != Phase::Open {
             return;
         }

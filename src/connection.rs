@@ -81,7 +81,7 @@ pub fn serve(
 ) {
     let mut outbox = Outbox::default();
     if !unsent.is_empty() {
-        outbox.push(Frame::Own(unsent.into()));
+        outbox.push(Frame::Own(unsent));
     }
     let client = clients::with(|clients| {
         let now = clients.shared().now.get();

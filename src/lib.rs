@@ -19,6 +19,8 @@
 //! [`settings`] its configuration, [`media`] the media servers, [`pages`] plain HTTP, and
 //! [`protocol`] the wire.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod client;
 pub mod clients;
 pub mod connection;

@@ -1,5 +1,7 @@
 //! The command line.
 
+#![warn(clippy::unwrap_used)]
+
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;

@@ -21,11 +21,11 @@ const KEPT_CAPACITY: usize = 16;
 #[derive(Debug)]
 pub enum Frame {
     /// One or more whole WebSocket frames for this client alone.
-    Own(Box<[u8]>),
+    Own(Vec<u8>),
     /// A room's event, shared by all who receive it.
     Event(Rc<EventFrame>),
     /// The answer to channel.dump: its own beginning, and the shared list.
-    Dump(Box<[u8]>, Rc<[u8]>),
+    Dump(Vec<u8>, Rc<[u8]>),
     /// Not a frame: events from here on are for this session.
     Session(SessionId),
 }

@@ -161,7 +161,7 @@ impl SessionActor {
         }
     }
 
-    fn say(&self, bytes: Box<[u8]>) {
+    fn say(&self, bytes: Vec<u8>) {
         clients::with(|clients| clients.push(&self.client, Frame::Own(bytes)));
     }
 

@@ -7,10 +7,11 @@
 //! context's own buffers, and a connection that moves to another thread takes all of it along.
 
 use std::{
+    cell::RefCell,
     io::ErrorKind,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use actix_http::error::PayloadError;
@@ -19,7 +20,7 @@ use futures_core::Stream;
 
 use super::gate::{Gate, Violation};
 use crate::{
-    client::{Client, Shared},
+    client::{Client, Phase, Shared},
     clients,
     protocol::error::{CloseCode, ErrorType},
 };
@@ -29,7 +30,7 @@ pub struct Inbound {
     client: Rc<Client>,
     gate: Gate,
     /// What was read and not yet let in. The connection's task takes it along in a handover.
-    unread: Rc<std::cell::RefCell<BytesMut>>,
+    unread: Rc<RefCell<BytesMut>>,
     /// A frame was handed out and the context has not yet been told to stop asking: it asks for
     /// bytes until there are none before it looks at the first of them.
     handed_out: bool,
@@ -39,7 +40,7 @@ impl Inbound {
     /// The frames of `client`, beginning with what is `unread`.
     pub fn new(
         client: Rc<Client>,
-        unread: Rc<std::cell::RefCell<BytesMut>>,
+        unread: Rc<RefCell<BytesMut>>,
         max_message_bytes: usize,
     ) -> Self {
         Self {
@@ -50,31 +51,38 @@ impl Inbound {
         }
     }
 
-    /// The next frame, if it is there and let in.
-    fn take_frame(&mut self, shared: &Shared) -> Option<Bytes> {
-        let mut unread = self.unread.borrow_mut();
-        match self.gate.admit(&unread) {
-            Ok(None) => None,
-            Ok(Some(len)) => {
-                let frame = unread.split_to(len).freeze();
-                if unread.is_empty() {
-                    // Or a quiet connection would hold on to its last frame's memory.
-                    *unread = BytesMut::new();
-                }
-                Some(frame)
-            }
+    /// The length of the frame with which `input` begins, if it is there and let in.
+    fn admit(&mut self, input: &[u8], shared: &Shared) -> Option<usize> {
+        match self.gate.admit(input) {
+            Ok(len) => len,
             Err(violation) => {
-                refuse(&self.client, &violation, shared);
+                let Violation { code, reason } = violation;
+                let event =
+                    (code == CloseCode::TooBig).then_some((ErrorType::MessageTooBig, &*reason));
+                self.client.close(event, code, &reason, shared);
                 None
             }
         }
     }
 
-    /// Reads once. `Ready(true)`: something came.
-    fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<bool> {
-        let socket = self.client.socket();
+    /// The next frame of what was read before, if it is there and let in.
+    fn next_unread(&mut self, shared: &Shared) -> Option<Bytes> {
+        let mut unread = self.unread.take();
+        let frame = self
+            .admit(&unread, shared)
+            .map(|len| unread.split_to(len).freeze());
+        if !unread.is_empty() {
+            // Otherwise its memory goes with the frame: a quiet connection holds none.
+            self.unread.replace(unread);
+        }
+        frame
+    }
+
+    /// Reads once. A frame that came whole is handed on as it is; whatever else came is kept.
+    fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Option<Bytes>> {
         let mut scratch = shared.scratch.borrow_mut();
         loop {
+            let socket = self.client.socket();
             match socket.poll_read_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => break,
@@ -84,9 +92,11 @@ impl Inbound {
             match socket.try_read_buf(&mut *scratch) {
                 Ok(0) => break,
                 Ok(_) => {
+                    if scratch.len() < scratch.capacity() {
+                        self.no_more_to_read();
+                    }
                     self.client.hear(shared.now.get());
-                    self.unread.borrow_mut().extend_from_slice(&scratch);
-                    return Poll::Ready(true);
+                    return Poll::Ready(self.take_in(&scratch, shared));
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => break,
@@ -94,14 +104,31 @@ impl Inbound {
         }
         // The end of the stream without a close frame, or a reset.
         self.client.lose();
-        Poll::Ready(false)
+        Poll::Pending
     }
-}
 
-fn refuse(client: &Client, violation: &Violation, shared: &Shared) {
-    let event = (violation.code == CloseCode::TooBig)
-        .then_some((ErrorType::MessageTooBig, &*violation.reason));
-    client.close(event, violation.code, &violation.reason, shared);
+    fn take_in(&mut self, input: &[u8], shared: &Shared) -> Option<Bytes> {
+        let whole = if self.unread.borrow().is_empty() {
+            self.admit(input, shared)
+        } else {
+            None
+        };
+        let rest = &input[whole.unwrap_or(0)..];
+        if !rest.is_empty() {
+            self.unread.borrow_mut().extend_from_slice(rest);
+        }
+        whole.map(|len| Bytes::copy_from_slice(&input[..len]))
+    }
+
+    /// A read that did not fill the buffer has emptied the socket; whatever comes from now on is
+    /// announced anew. Saying so saves the read that would only find that out.
+    fn no_more_to_read(&self) {
+        let nothing = || Err::<(), _>(ErrorKind::WouldBlock.into());
+        let _would_block = self
+            .client
+            .socket()
+            .try_io(tokio::io::Interest::READABLE, nothing);
+    }
 }
 
 impl Stream for Inbound {
@@ -113,23 +140,20 @@ impl Stream for Inbound {
             return Poll::Pending;
         }
         clients::with(|clients| {
-            loop {
-                // Whoever lets the next frame in again wakes the connection's task.
-                if this.client.holds_back() {
-                    return Poll::Pending;
-                }
-                if let Some(frame) = this.take_frame(clients.shared()) {
-                    this.handed_out = true;
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                if this.client.holds_back() {
-                    return Poll::Pending;
-                }
-                match this.poll_read(cx, clients.shared()) {
-                    Poll::Ready(true) => {}
-                    Poll::Ready(false) | Poll::Pending => return Poll::Pending,
+            let shared = clients.shared();
+            let mut frame = None;
+            // Whoever lets the next frame in again wakes the connection's task.
+            while frame.is_none() && !this.client.holds_back() {
+                frame = this.next_unread(shared);
+                if frame.is_none() && this.client.phase() == Phase::Open {
+                    frame = ready!(this.poll_read(cx, shared));
                 }
             }
+            if frame.is_none() {
+                return Poll::Pending;
+            }
+            this.handed_out = true;
+            Poll::Ready(frame.map(Ok))
         })
     }
 }

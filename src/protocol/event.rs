@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{
     error::ErrorType,
     frame::TextFrame,
-    json::{write_display, write_string},
+    json::{write_number, write_string},
 };
 use crate::ids::{Device, Endpoint, SessionId, StreamId};
 
@@ -92,7 +92,7 @@ impl RoomEvent {
         let mut frame = TextFrame::with_capacity(160 + who.json.len() + extra);
         let out = frame.payload();
         out.extend_from_slice(b"{\"version\":0,\"cseq\":");
-        write_display(cseq, out);
+        write_number(cseq, out);
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\",\"session\":\"");
@@ -141,7 +141,7 @@ fn stream_stat(who: &Who, stream: &StreamId, stat: &str, out: &mut Vec<u8>) {
 /// A room's event as one WebSocket frame with a gap for the receiver's session.
 #[derive(Debug)]
 pub struct EventFrame {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     /// Where the session goes.
     split: usize,
 }
@@ -170,14 +170,14 @@ impl EventFrame {
 /// {"version":0,"cseq":0,"event":"error","session":"…","data":{"type":"bad_message",
 ///  "message":"…"}}
 /// ```
-pub fn error(session: Option<SessionId>, kind: ErrorType, message: &str) -> Box<[u8]> {
+pub fn error(session: Option<SessionId>, kind: ErrorType, message: &str) -> Vec<u8> {
     let mut frame = begin_error(session, kind, message);
     frame.payload().extend_from_slice(b"}}");
     frame.finish(0)
 }
 
 /// The error event `server_shutdown`, which also says when to come back, in milliseconds.
-pub fn server_shutdown(session: Option<SessionId>, retry_after_ms: u64) -> Box<[u8]> {
+pub fn server_shutdown(session: Option<SessionId>, retry_after_ms: u64) -> Vec<u8> {
     let mut frame = begin_error(
         session,
         ErrorType::ServerShutdown,
@@ -185,7 +185,7 @@ pub fn server_shutdown(session: Option<SessionId>, retry_after_ms: u64) -> Box<[
     );
     let out = frame.payload();
     out.extend_from_slice(b",\"retry_after_ms\":");
-    write_display(retry_after_ms, out);
+    write_number(retry_after_ms, out);
     out.extend_from_slice(b"}}");
     frame.finish(0)
 }

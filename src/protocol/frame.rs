@@ -40,7 +40,7 @@ impl TextFrame {
 
     /// The frame, header and all. `elsewhere` more bytes of payload are counted in the header,
     /// though they are not here: the receiver's session, the shared list of a dump.
-    pub fn finish(self, elsewhere: usize) -> Box<[u8]> {
+    pub fn finish(self, elsewhere: usize) -> Vec<u8> {
         let mut bytes = self.0;
         let mut header = [0; 10];
         let len = header_bytes(TEXT, bytes.len() - Self::ROOM + elsewhere, &mut header);
@@ -52,7 +52,7 @@ impl TextFrame {
         } else {
             bytes.splice(..Self::ROOM, header.iter().copied());
         }
-        bytes.into_boxed_slice()
+        bytes
     }
 }
 
@@ -73,22 +73,22 @@ fn header_bytes(opcode: u8, payload: usize, out: &mut [u8; 10]) -> usize {
     }
 }
 
-fn control(opcode: u8, payload: &[u8]) -> Box<[u8]> {
+fn control(opcode: u8, payload: &[u8]) -> Vec<u8> {
     debug_assert!(payload.len() <= MAX_CONTROL_PAYLOAD);
     let payload = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD)];
     let mut frame = Vec::with_capacity(2 + payload.len());
     frame.extend_from_slice(&[FIN | opcode, payload.len() as u8]);
     frame.extend_from_slice(payload);
-    frame.into_boxed_slice()
+    frame
 }
 
 /// A close frame. A reason over 123 bytes is cut at a character.
-pub fn close(code: CloseCode, reason: &str) -> Box<[u8]> {
+pub fn close(code: CloseCode, reason: &str) -> Vec<u8> {
     close_raw(code as u16, reason)
 }
 
 /// A close frame with a code that the client chose: the echo of its own.
-pub fn close_raw(code: u16, reason: &str) -> Box<[u8]> {
+pub fn close_raw(code: u16, reason: &str) -> Vec<u8> {
     let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL_PAYLOAD - 2)];
     let mut payload = Vec::with_capacity(2 + reason.len());
     payload.extend_from_slice(&code.to_be_bytes());
@@ -97,17 +97,17 @@ pub fn close_raw(code: u16, reason: &str) -> Box<[u8]> {
 }
 
 /// A close frame without a code: the echo of one without.
-pub fn close_empty() -> Box<[u8]> {
+pub fn close_empty() -> Vec<u8> {
     control(CLOSE, &[])
 }
 
 /// The answer to a ping.
-pub fn pong(payload: &[u8]) -> Box<[u8]> {
+pub fn pong(payload: &[u8]) -> Vec<u8> {
     control(PONG, payload)
 }
 
 /// A heartbeat.
-pub fn ping() -> Box<[u8]> {
+pub fn ping() -> Vec<u8> {
     control(PING, &[])
 }
 
@@ -115,7 +115,7 @@ pub fn ping() -> Box<[u8]> {
 mod tests {
     use super::*;
 
-    fn text(payload: usize, elsewhere: usize) -> Box<[u8]> {
+    fn text(payload: usize, elsewhere: usize) -> Vec<u8> {
         let mut frame = TextFrame::with_capacity(payload);
         frame.payload().resize(TextFrame::ROOM + payload, b'x');
         assert_eq!(frame.payload_len(), payload);

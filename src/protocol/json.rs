@@ -218,9 +218,8 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends a number in decimal digits.
-pub fn write_display(value: impl fmt::Display, out: &mut Vec<u8>) {
-    use std::io::Write;
-    write!(out, "{value}").expect("a number can be written to memory");
+pub fn write_number(value: u64, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, &value).expect("a number can be written to memory");
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     cseq::Cseq,
     error::Refusal,
     frame::TextFrame,
-    json::{write_display, write_string},
+    json::{write_number, write_string},
 };
 use crate::ids::{Endpoint, SessionId};
 
@@ -26,14 +26,14 @@ pub struct ReplyTo {
 
 impl ReplyTo {
     /// `err` 0 with an empty `data`.
-    pub fn ok(&self) -> Box<[u8]> {
+    pub fn ok(&self) -> Vec<u8> {
         let mut frame = self.begin(0, "ok");
         frame.payload().extend_from_slice(b"{}}");
         frame.finish(0)
     }
 
     /// An error.
-    pub fn refused(&self, refusal: &Refusal) -> Box<[u8]> {
+    pub fn refused(&self, refusal: &Refusal) -> Vec<u8> {
         let mut frame = self.begin(refusal.code as u16, &refusal.message);
         frame.payload().extend_from_slice(b"{}}");
         frame.finish(0)
@@ -45,7 +45,7 @@ impl ReplyTo {
     /// {"version":0,"cseq":1,"err":0,"err_msg":"ok","data":{"session":"…","media_server":{},
     ///  "endpoint":"anna","last_event":3,"resumed":false}}
     /// ```
-    pub fn joined(&self, joined: &Joined<'_>) -> Box<[u8]> {
+    pub fn joined(&self, joined: &Joined<'_>) -> Vec<u8> {
         let mut frame = self.begin(0, "ok");
         let out = frame.payload();
         out.extend_from_slice(b"{\"session\":\"");
@@ -55,7 +55,7 @@ impl ReplyTo {
         out.extend_from_slice(b",\"endpoint\":");
         write_string(joined.endpoint.as_str(), out);
         out.extend_from_slice(b",\"last_event\":");
-        write_display(joined.last_event, out);
+        write_number(joined.last_event, out);
         out.extend_from_slice(b",\"resumed\":false}}");
         frame.finish(0)
     }
@@ -65,7 +65,7 @@ impl ReplyTo {
     /// ```json
     /// {"version":0,"cseq":4,"err":0,"err_msg":"ok","data":{"media_server":{"ws":"ws://…"}}}
     /// ```
-    pub fn media_server(&self, addresses: &str) -> Box<[u8]> {
+    pub fn media_server(&self, addresses: &str) -> Vec<u8> {
         let mut frame = self.begin(0, "ok");
         let out = frame.payload();
         out.extend_from_slice(b"{\"media_server\":");
@@ -80,7 +80,7 @@ impl ReplyTo {
     /// ```json
     /// {"version":0,"cseq":5,"err":0,"err_msg":"ok","data":{"endpoint_list":[]}}
     /// ```
-    pub fn dump_head(&self, list: usize) -> Box<[u8]> {
+    pub fn dump_head(&self, list: usize) -> Vec<u8> {
         let mut frame = self.begin(0, "ok");
         frame.payload().extend_from_slice(b"{\"endpoint_list\":");
         frame.finish(list + DUMP_END.len())
@@ -91,9 +91,9 @@ impl ReplyTo {
         let mut frame = TextFrame::with_capacity(96);
         let out = frame.payload();
         out.extend_from_slice(b"{\"version\":0,\"cseq\":");
-        write_display(self.cseq, out);
+        self.cseq.write(out);
         out.extend_from_slice(b",\"err\":");
-        write_display(err, out);
+        write_number(err.into(), out);
         out.extend_from_slice(b",\"err_msg\":");
         write_string(err_msg, out);
         if let Some(session) = &self.session {
@@ -155,7 +155,7 @@ mod tests {
             text(&to("1", None).media_server(r#"{"ws":"x"}"#)),
             r#"{"version":0,"cseq":1,"err":0,"err_msg":"ok","data":{"media_server":{"ws":"x"}}}"#
         );
-        let mut dump = to("1", None).dump_head(2).into_vec();
+        let mut dump = to("1", None).dump_head(2);
         assert_eq!(usize::from(dump[1]), dump.len() - 2 + 2 + DUMP_END.len());
         dump.extend_from_slice(b"[]");
         dump.extend_from_slice(DUMP_END);

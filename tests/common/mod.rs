@@ -268,7 +268,9 @@ impl Client {
                     return Received::End;
                 }
                 Ok(_) => {}
-                Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                Err(e)
+                    if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) =>
+                {
                     return Received::Reset;
                 }
                 Err(e) => panic!("nothing came: {e}"),
@@ -427,7 +429,12 @@ pub fn stream(stream_id: &str) -> Value {
 
 /// The keys of an object, sorted.
 pub fn keys(value: &Value) -> Vec<&str> {
-    let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut keys: Vec<&str> = value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     keys.sort_unstable();
     keys
 }

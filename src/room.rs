@@ -1,6 +1,7 @@
 //! The RoomActor: what the rules of [`state`] make of each message, carried out. It turns
 //! messages into commands and outputs into frames, and decides nothing itself.
 
+pub mod member;
 mod roster;
 pub mod state;
 

@@ -9,8 +9,7 @@
 
 use serde::Serialize;
 
-use super::state::Member;
-use crate::protocol::request::Stream;
+use crate::{protocol::request::Stream, room::member::Member};
 
 #[derive(Serialize)]
 struct Row<'a> {

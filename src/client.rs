@@ -22,6 +22,7 @@ use crate::{
         reply::ReplyTo,
         request::JoinRequest,
     },
+    rate::{RateLimit, Verdict},
 };
 
 /// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
@@ -103,6 +104,8 @@ pub struct Client {
     phase: Cell<Phase>,
     membership: RefCell<Option<Membership>>,
     handover: RefCell<Option<Handover>>,
+    /// How much it may say; `None` where that is not limited.
+    rate: RefCell<Option<Box<RateLimit>>>,
     unanswered: Cell<u32>,
     /// A join or leave is under way.
     moving: Cell<bool>,
@@ -120,7 +123,13 @@ pub struct Client {
 
 impl Client {
     /// A client on `socket`, whose `outbox` is not empty where it comes from another thread.
-    pub fn new(socket: TcpStream, outbox: Outbox, now: Millis, first_ping: Millis) -> Self {
+    pub fn new(
+        socket: TcpStream,
+        outbox: Outbox,
+        rate: Option<Box<RateLimit>>,
+        now: Millis,
+        first_ping: Millis,
+    ) -> Self {
         Self {
             id: Cell::default(),
             socket,
@@ -130,6 +139,7 @@ impl Client {
             phase: Cell::new(Phase::Open),
             membership: RefCell::new(None),
             handover: RefCell::new(None),
+            rate: RefCell::new(rate),
             unanswered: Cell::new(0),
             moving: Cell::new(false),
             held_back: Cell::new(false),
@@ -156,9 +166,13 @@ impl Client {
         &self.socket
     }
 
-    /// Its socket and its unsent bytes, for another thread.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
-        (self.socket, self.outbox.into_inner().into_bytes())
+    /// Its socket, its unsent bytes and its rate limit, for another thread.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>, Option<Box<RateLimit>>) {
+        (
+            self.socket,
+            self.outbox.into_inner().into_bytes(),
+            self.rate.into_inner(),
+        )
     }
 
     /// Whether the connection still serves it.
@@ -236,6 +250,14 @@ impl Client {
             || self.unanswered.get() >= MAX_UNANSWERED;
         self.held_back.set(holds);
         holds
+    }
+
+    /// Counts a frame of `bytes` payload against its rate limit.
+    pub fn count(&self, bytes: usize) -> Verdict {
+        match &mut *self.rate.borrow_mut() {
+            Some(rate) => rate.count(bytes),
+            None => Verdict::Admitted,
+        }
     }
 
     /// Something came from the client.

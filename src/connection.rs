@@ -31,6 +31,7 @@ use crate::{
     connection::inbound::Inbound,
     handshake::Handshake,
     outbox::{Frame, Outbox},
+    rate::RateLimit,
     session::{PendingJoin, SessionActor},
     worker::Worker,
 };
@@ -41,44 +42,48 @@ const CLOSE_GRACE: Millis = 2_000;
 /// Reads of a closing client's last words in one go; then the others have their turn.
 const DISCARDS_A_TURN: usize = 16;
 
-/// A connection on its way to the thread that is to serve it.
-pub struct Incoming {
-    /// The socket, registered with no event loop.
-    pub socket: std::net::TcpStream,
+/// What a connection brings along beside its socket.
+struct Arrived {
     /// What its upgrade said.
-    pub handshake: Arc<Handshake>,
+    handshake: Arc<Handshake>,
     /// What was read from it and not yet looked at.
-    pub unread: BytesMut,
+    unread: BytesMut,
     /// What is still to be written to it.
-    pub unsent: Vec<u8>,
-    /// The join for which it moves.
-    pub join: Option<PendingJoin>,
+    unsent: Vec<u8>,
+    /// How much it may say.
+    rate: Option<Box<RateLimit>>,
+    /// The join for which it has moved.
+    join: Option<PendingJoin>,
 }
 
-/// Serves a connection on this thread, a worker's, until it ends.
-pub fn start(incoming: Incoming, worker: Rc<Worker>) {
-    match TcpStream::from_std(incoming.socket) {
-        Ok(socket) => serve(
-            socket,
-            incoming.handshake,
-            incoming.unread,
-            incoming.unsent,
-            incoming.join,
-            worker,
-        ),
+/// A connection begins on this thread, a worker's, which has accepted it.
+pub fn begin(socket: TcpStream, handshake: Arc<Handshake>, unread: BytesMut, worker: Rc<Worker>) {
+    let arrived = Arrived {
+        handshake,
+        unread,
+        unsent: Vec::new(),
+        rate: RateLimit::new(&worker.settings.session).map(Box::new),
+        join: None,
+    };
+    serve(socket, arrived, worker);
+}
+
+/// A connection goes on on this thread, a worker's, for a join of one of its rooms.
+fn go_on(socket: std::net::TcpStream, arrived: Arrived, worker: Rc<Worker>) {
+    match TcpStream::from_std(socket) {
+        Ok(socket) => serve(socket, arrived, worker),
         Err(e) => log::error!("a connection cannot be served: {e}"),
     }
 }
 
-/// Like [`start`], for a socket that is registered with this thread's event loop already.
-pub fn serve(
-    socket: TcpStream,
-    handshake: Arc<Handshake>,
-    unread: BytesMut,
-    unsent: Vec<u8>,
-    join: Option<PendingJoin>,
-    worker: Rc<Worker>,
-) {
+fn serve(socket: TcpStream, arrived: Arrived, worker: Rc<Worker>) {
+    let Arrived {
+        handshake,
+        unread,
+        unsent,
+        rate,
+        join,
+    } = arrived;
     let mut outbox = Outbox::default();
     if !unsent.is_empty() {
         outbox.push(Frame::Own(unsent));
@@ -86,7 +91,7 @@ pub fn serve(
     let client = clients::with(|clients| {
         let now = clients.shared().now.get();
         let first_ping = clients.first_ping();
-        let client = clients.insert(Client::new(socket, outbox, now, first_ping));
+        let client = clients.insert(Client::new(socket, outbox, rate, now, first_ping));
         clients.mark(&client);
         client
     });
@@ -269,22 +274,24 @@ where
         let Ok(client) = Rc::try_unwrap(client) else {
             return log::error!("a connection that was to move is still held here; it is closed");
         };
-        let (socket, unsent) = client.into_parts();
+        let (socket, unsent, rate) = client.into_parts();
         let socket = match socket.into_std() {
             Ok(socket) => socket,
             Err(e) => return log::error!("a connection cannot move: {e}"),
         };
-        let incoming = Incoming {
-            socket,
+        let arrived = Arrived {
             handshake,
             unread: unread.take(),
             unsent,
+            rate,
             join: Some(PendingJoin {
                 join: handover.join,
                 reply_to: handover.reply_to,
             }),
         };
-        worker.send_to(handover.worker, move |worker| start(incoming, worker));
+        worker.send_to(handover.worker, move |worker| {
+            go_on(socket, arrived, worker);
+        });
     }
 }
 

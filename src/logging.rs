@@ -1,6 +1,16 @@
-//! How the log writes what clients chose.
+//! The log: how a line looks, and how it writes what clients chose.
 
 use std::fmt;
+
+use crate::settings;
+
+/// Starts the process's log. `RUST_LOG` wins over the settings' level.
+pub fn start(settings: &settings::Log) {
+    env_logger::Builder::new()
+        .filter_level(settings.level)
+        .parse_default_env()
+        .init();
+}
 
 /// A value of a client's, so that it cannot break out of its field: quoted and escaped, line
 /// breaks and bidi controls too, unless it is plain `[A-Za-z0-9._:-]`.

@@ -2,10 +2,15 @@
 
 #![warn(clippy::unwrap_used)]
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use meeting_server::{
+    logging,
     server::{self, Server},
     settings::Settings,
 };
@@ -23,39 +28,68 @@ struct Flags {
     /// Where to listen; wins over the settings
     #[arg(long, value_name = "ADDR:PORT")]
     bind: Option<SocketAddr>,
+    /// Read and check the settings, print what is in effect (without secrets), and exit
+    #[arg(long)]
+    check_config: bool,
 }
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let mut settings = match Settings::load(flags.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(error) => return fail(&error, BAD_SETTINGS),
-    };
-    if let Some(bind) = flags.bind {
-        settings.server.bind = bind;
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
-    env_logger::Builder::new()
-        .filter_level(settings.log.level)
-        .parse_default_env()
-        .init();
-    let server = match Server::bind(settings) {
-        Ok(server) => server,
-        Err(error) => return fail(&error, 1),
-    };
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    let settings = load(flags.config.as_deref(), flags.bind)?;
+    if flags.check_config {
+        return print(&settings);
+    }
+    logging::start(&settings.log);
     let stop = async {
         if let Err(error) = server::signalled().await {
             log::error!("signals cannot be caught: {error}");
         }
     };
-    match server.run(stop) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, 1),
-    }
+    Server::bind(settings)
+        .and_then(|server| server.run(stop))
+        .map_err(|error| Failure::new(error, 1))
 }
 
-/// One line on standard error, whether there is a log or not.
-#[expect(clippy::print_stderr, reason = "the command line's own answer")]
-fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    eprintln!("meeting-server: {error}");
-    ExitCode::from(code)
+fn load(file: Option<&Path>, bind: Option<SocketAddr>) -> Result<Settings, Failure> {
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        // What is no UTF-8 is no setting of ours.
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    });
+    Settings::load(file, environment, bind).map_err(|error| Failure::new(error, BAD_SETTINGS))
+}
+
+#[expect(clippy::print_stdout, reason = "what was asked for")]
+fn print(settings: &Settings) -> Result<(), Failure> {
+    let text = toml::to_string(settings).map_err(|error| Failure::new(error, BAD_SETTINGS))?;
+    print!("{text}");
+    Ok(())
+}
+
+/// Why the process ends before its time.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn new(error: impl std::error::Error, code: u8) -> Self {
+        Self {
+            message: error.to_string(),
+            code,
+        }
+    }
+
+    /// One line on standard error, whether there is a log or not.
+    #[expect(clippy::print_stderr, reason = "the command line's own answer")]
+    fn report(self) -> ExitCode {
+        eprintln!("meeting-server: {}", self.message);
+        ExitCode::from(self.code)
+    }
 }

@@ -69,6 +69,8 @@ mod tests {
     fn server(name: &str, protocols: &[&str]) -> MediaServer {
         MediaServer {
             name: name.into(),
+            weight: 1,
+            health: String::new(),
             protocols: protocols.iter().map(|p| p.to_string()).collect(),
             wss: String::new(),
             ws: format!("ws://{name}"),

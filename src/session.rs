@@ -22,6 +22,7 @@ use crate::{
         reply::ReplyTo,
         request::{Action, Envelope, EnvelopeError, JoinRequest, Request},
     },
+    rate::Verdict,
     registry::ToRoom,
     room::{Join, MemberRequest},
     ticket::Ticket,
@@ -45,6 +46,10 @@ pub struct SessionActor {
     pending_join: Option<PendingJoin>,
     /// The message so far whose last fragment has not come.
     unfinished: Vec<u8>,
+    /// One of its fragments was over the rate limit.
+    unfinished_refused: bool,
+    /// It goes on over the rate limit.
+    goes_on: bool,
 }
 
 impl SessionActor {
@@ -64,7 +69,39 @@ impl SessionActor {
             handshake,
             pending_join,
             unfinished: Vec::new(),
+            unfinished_refused: false,
+            goes_on: false,
         }
+    }
+
+    /// Counts a frame against the rate limit; whether it is let in.
+    fn admits(&mut self, bytes: usize) -> bool {
+        let verdict = self.client.count(bytes);
+        self.goes_on |= verdict == Verdict::Last;
+        verdict == Verdict::Admitted
+    }
+
+    /// The end of a client that goes on over the rate limit, after its last answer.
+    fn put_out(&self) {
+        let why = "too many messages or bytes a second, and they go on";
+        let event = Some((ErrorType::RateLimited, why));
+        clients::with(|clients| {
+            let shared = clients.shared();
+            self.client
+                .close(event, CloseCode::PolicyViolation, why, shared);
+        });
+    }
+
+    /// A whole message that is over the rate limit: answered, if it is a request.
+    fn refuse_message(&self, text: &ByteString) {
+        let reply_to = match Envelope::parse(text) {
+            Ok((_, reply_to)) | Err(EnvelopeError::Refused(reply_to, _)) => reply_to,
+            Err(EnvelopeError::NotAnObject(_)) => return,
+        };
+        self.say(reply_to.refused(&Refusal::new(
+            ErrorCode::TooManyRequests,
+            "too many messages or bytes a second; slow down",
+        )));
     }
 
     /// One whole message.
@@ -145,19 +182,36 @@ impl SessionActor {
         self.worker.registry.do_send(Join { ticket, request });
     }
 
+    /// A part of a message. A part that is refused refuses the whole, which is answered at its
+    /// end: before that there is no `cseq` to answer to.
     fn fragment(&mut self, item: Item) {
-        match item {
-            Item::FirstText(bytes) => self.unfinished = bytes.into(),
-            Item::Continue(bytes) => self.unfinished.extend_from_slice(&bytes),
-            Item::Last(bytes) => {
-                let mut whole = std::mem::take(&mut self.unfinished);
-                whole.extend_from_slice(&bytes);
-                match String::from_utf8(whole) {
-                    Ok(text) => self.message(&text.into()),
-                    Err(_) => self.invalid_text(),
-                }
+        let (bytes, last) = match item {
+            Item::FirstText(bytes) => {
+                self.unfinished_refused = false;
+                (bytes, false)
             }
-            Item::FirstBinary(_) => self.close(CloseCode::Unsupported, "messages are text"),
+            Item::Continue(bytes) => (bytes, false),
+            Item::Last(bytes) => (bytes, true),
+            Item::FirstBinary(_) => {
+                return self.close(CloseCode::Unsupported, "messages are text");
+            }
+        };
+        self.unfinished_refused |= !self.admits(bytes.len());
+        self.unfinished.extend_from_slice(&bytes);
+        if last {
+            let whole = std::mem::take(&mut self.unfinished);
+            match String::from_utf8(whole) {
+                Ok(text) => self.whole(&text.into(), !self.unfinished_refused),
+                Err(_) => self.invalid_text(),
+            }
+        }
+    }
+
+    fn whole(&mut self, text: &ByteString, admitted: bool) {
+        if admitted {
+            self.message(text);
+        } else {
+            self.refuse_message(text);
         }
     }
 
@@ -199,14 +253,27 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
             return;
         }
         match message {
-            Ok(Message::Text(text)) => self.message(&text),
+            Ok(Message::Text(text)) => {
+                let admitted = self.admits(text.len());
+                self.whole(&text, admitted);
+            }
             Ok(Message::Continuation(item)) => self.fragment(item),
-            Ok(Message::Ping(payload)) => self.say(frame::pong(&payload)),
-            Ok(Message::Pong(_) | Message::Nop) => {}
+            Ok(Message::Ping(payload)) => {
+                if self.admits(payload.len()) {
+                    self.say(frame::pong(&payload));
+                }
+            }
+            Ok(Message::Pong(payload)) => {
+                self.admits(payload.len());
+            }
+            Ok(Message::Nop) => {}
             Ok(Message::Close(reason)) => self.farewell(reason),
             Ok(Message::Binary(_)) => self.close(CloseCode::Unsupported, "messages are text"),
             // All else that the codec could find wrong does not get past the gate.
             Err(_) => self.invalid_text(),
+        }
+        if self.goes_on {
+            self.put_out();
         }
     }
 }

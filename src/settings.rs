@@ -1,46 +1,63 @@
 //! Every setting: its key, its default, what is allowed.
 //!
 //! Later wins: built-in defaults, the settings file, the environment
-//! (`MEETING_SERVER__SERVER__BIND=…`), flags. Durations are texts ("10s"), sizes bytes.
+//! (`MEETING_SERVER__SERVER__BIND=…`), flags. Only the value that wins is checked. The defaults
+//! are `settings.toml` at the top of the repository, which is built in.
+
+mod check;
+pub mod value;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use config::{Config, Environment, File, FileFormat};
-use serde::{Deserialize, Deserializer, de};
+use config::{Config, ConfigError, Environment, File, FileFormat};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
+
+use crate::settings::value::Secret;
 
 /// The file that is read from the working directory where it is there and no other is named.
 pub const DEFAULT_FILE: &str = "settings.toml";
 
-/// The built-in defaults are the file that spells them out.
+/// The prefix of environment variables that are settings.
+pub const ENVIRONMENT_PREFIX: &str = "MEETING_SERVER";
+
 const DEFAULTS: &str = include_str!("../settings.toml");
 
 /// Settings that cannot be used, in one line that says what would be right.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, PartialEq, Eq)]
 pub enum SettingsError {
-    /// Not readable, not TOML, an unknown key, or a value of the wrong type.
+    /// Not readable, or no TOML.
     #[error("settings: {0}")]
-    Unreadable(#[from] config::ConfigError),
-    /// A value outside its range.
+    Unreadable(String),
+    /// A key that is not known, or whose value is of the wrong type or out of range.
     #[error("settings: {key} = {value}: {remedy}")]
     Invalid {
         /// The key, with its section.
-        key: &'static str,
-        /// What it was set to.
+        key: String,
+        /// What it was set to, in quotes where it is text. Never a secret.
         value: String,
         /// What would be right.
-        remedy: &'static str,
+        remedy: String,
     },
 }
 
 /// All settings.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The process and its doors.
     pub server: Server,
+    /// TLS at the door.
+    pub tls: Tls,
     /// One client's connection.
     pub session: Session,
+    /// The rooms.
+    pub rooms: Rooms,
+    /// Who may come in.
+    pub auth: Auth,
+    /// The health of the media servers.
+    pub media: Media,
     /// The media servers, in order.
     pub media_servers: Vec<MediaServer>,
     /// The log.
@@ -48,32 +65,58 @@ pub struct Settings {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// Where to listen.
+    #[serde(with = "value::addr")]
     pub bind: SocketAddr,
     /// Threads that serve; 0: one a core.
     pub workers: usize,
+    /// Connections at a time; over it, the upgrade gets HTTP 503.
+    pub max_connections: usize,
+    /// The same of one address; 0: no limit.
+    pub max_connections_per_ip: usize,
     /// The listen backlog.
     pub max_pending: u32,
+    /// Origins of pages that may connect; empty: any.
+    #[serde(deserialize_with = "value::list")]
+    pub allowed_origins: Vec<String>,
+    /// Networks whose X-Forwarded-For is believed.
+    #[serde(deserialize_with = "value::list")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where /metrics, /livez and /readyz answer instead; `None`: at `bind` with the rest.
+    #[serde(with = "value::optional_addr")]
+    pub ops_bind: Option<SocketAddr>,
     /// How long to say goodbye before the exit.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub drain_timeout: Duration,
+    /// Whether there is a page at `/`.
+    pub demo: bool,
+}
+
+/// `[tls]`: both or neither.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain, PEM; "" = no TLS.
+    pub cert_file: String,
+    /// Its private key, PEM.
+    pub key_file: String,
 }
 
 /// `[session]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Session {
     /// A connection that has not joined by then is closed; a half-sent upgrade too.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub join_timeout: Duration,
     /// How often a client is pinged.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub ping_interval: Duration,
     /// Nothing heard for so long, pongs included: the connection is lost.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub idle_timeout: Duration,
     /// The longest message a client may send, in bytes.
     pub max_message_bytes: usize,
@@ -82,18 +125,95 @@ pub struct Session {
     /// The same in bytes, whichever comes first.
     pub send_queue_bytes: usize,
     /// A socket that takes no byte for so long is cut.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "value::duration")]
     pub send_timeout: Duration,
+    /// Messages a second of one connection; 0: no limit, of bytes either.
+    pub rate_limit: u32,
+    /// How many may come at once.
+    pub rate_burst: u32,
+    /// Bytes a second of one connection; 0: no limit.
+    pub rate_bytes: u32,
+}
+
+/// `[rooms]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rooms {
+    /// Rooms at a time; 0: no limit.
+    pub max_rooms: usize,
+    /// Members of one room; 0: no limit.
+    pub max_members: usize,
+    /// How long a lost member's place is kept; 0: a loss is a leave.
+    #[serde(with = "value::duration")]
+    pub resume_window: Duration,
+    /// Events kept for each room at most.
+    pub resume_events: usize,
+    /// Their bytes at most.
+    pub resume_bytes: usize,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// For `exp` and `nbf` of a token; 0: none.
+    #[serde(with = "value::duration")]
+    pub leeway: Duration,
+    /// The keys; none: open to everybody.
+    pub keys: Vec<AuthKey>,
+}
+
+/// `[[auth.keys]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthKey {
+    /// Whose tokens it signs.
+    pub app: String,
+    /// Its name in a token's header; "" where an app has one key.
+    #[serde(default)]
+    pub kid: String,
+    /// HS256, RS256, ES256 or EdDSA.
+    pub alg: String,
+    /// The shared secret of HS256.
+    #[serde(default)]
+    pub secret: Secret,
+    /// A file that holds it.
+    #[serde(default)]
+    pub secret_file: String,
+    /// The public key of the others, PEM.
+    #[serde(default)]
+    pub public_key_file: String,
+}
+
+/// `[media]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Media {
+    /// How often a media server is asked; 0: every one is believed healthy.
+    #[serde(with = "value::duration")]
+    pub health_interval: Duration,
+    /// How long it may take to answer.
+    #[serde(with = "value::duration")]
+    pub health_timeout: Duration,
+    /// Failed checks in a row that make it unhealthy.
+    pub unhealthy_after: u32,
 }
 
 /// `[[media_servers]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MediaServer {
     /// How the log calls it.
     pub name: String,
+    /// Its share of the rooms, beside the weights of the others.
+    #[serde(default = "one")]
+    pub weight: u32,
     /// What it speaks.
+    #[serde(deserialize_with = "value::list")]
     pub protocols: Vec<String>,
+    /// How to ask whether it is well: `http(s)://…`, `tcp://host:port`, or "": always.
+    #[serde(default)]
+    pub health: String,
     /// Its addresses; "" = none.
     #[serde(default)]
     pub wss: String,
@@ -111,37 +231,86 @@ pub struct MediaServer {
     pub rtsp: String,
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// What is logged where `RUST_LOG` does not say otherwise.
-    #[serde(deserialize_with = "level")]
+    #[serde(with = "value::level")]
     pub level: log::LevelFilter,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// How often a line of figures is logged; 0: never.
+    #[serde(with = "value::duration")]
+    pub stats_interval: Duration,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl<'de> Deserialize<'de> for LogFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(de::Error::custom("must be text or json")),
+        }
+    }
+}
+
+impl Serialize for LogFormat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
 }
 
 impl Settings {
     /// Reads the settings: from `file`, which must then be there, or from [`DEFAULT_FILE`] if
-    /// that is; then from the environment.
+    /// that is; then from `environment` (variables by name; those without the prefix are
+    /// nobody's); then `bind` of the command line. Checks what comes of it.
     ///
     /// # Errors
     /// [`SettingsError`], in one line.
-    pub fn load(file: Option<&Path>) -> Result<Self, SettingsError> {
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        bind: Option<SocketAddr>,
+    ) -> Result<Self, SettingsError> {
         let file = match file {
             Some(path) => File::from(path).format(FileFormat::Toml).required(true),
             None => File::new(DEFAULT_FILE, FileFormat::Toml).required(false),
         };
-        let environment = Environment::with_prefix("MEETING_SERVER")
+        // Values stay text until the key's own type reads them: a secret `00123` is no number.
+        let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
             .prefix_separator("__")
             .separator("__")
-            .list_separator(",");
-        let settings = Config::builder()
+            .source(Some(environment.into_iter().collect()));
+        let bind = bind.map(|addr| addr.to_string());
+        let merged = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
             .add_source(file)
             .add_source(environment)
-            .build()?
-            .try_deserialize::<Self>()?;
-        settings.validate()?;
+            .set_override_option("server.bind", bind)
+            .and_then(|builder| builder.build())
+            .map_err(|e| SettingsError::Unreadable(one_line(&e)))?;
+        let settings: Self = merged
+            .clone()
+            .try_deserialize()
+            .map_err(|e| SettingsError::of(&e, &merged))?;
+        check::check(&settings)?;
         Ok(settings)
     }
 
@@ -161,61 +330,65 @@ impl Settings {
             count => count,
         }
     }
+}
 
-    fn validate(&self) -> Result<(), SettingsError> {
-        let positive = [
-            ("server.drain_timeout", self.server.drain_timeout),
-            ("session.join_timeout", self.session.join_timeout),
-            ("session.ping_interval", self.session.ping_interval),
-            ("session.idle_timeout", self.session.idle_timeout),
-            ("session.send_timeout", self.session.send_timeout),
-        ];
-        for (key, value) in positive {
-            if value.is_zero() {
-                return Err(SettingsError::Invalid {
-                    key,
-                    value: "0s".into(),
-                    remedy: "must be longer than nothing, like \"10s\"",
-                });
-            }
+impl SettingsError {
+    /// What the config crate found wrong, said in our way.
+    fn of(error: &ConfigError, merged: &Config) -> Self {
+        let (key, remedy) = match error {
+            ConfigError::At { error, key, .. } => (key.clone(), one_line(error)),
+            ConfigError::Type { expected, key, .. } => (key.clone(), format!("must be {expected}")),
+            other => (None, one_line(other)),
+        };
+        // serde says only which section has an unknown key.
+        if let Some((unknown, known)) = unknown_field(&remedy) {
+            let key = match key {
+                Some(section) => format!("{section}.{unknown}"),
+                None => unknown.to_owned(),
+            };
+            return Self::Invalid {
+                value: shown(&key, merged),
+                key,
+                remedy: format!("there is no such key; there are {known}"),
+            };
         }
-        let counts = [
-            (
-                "server.max_pending",
-                self.server.max_pending as usize,
-                1,
-                i32::MAX as usize,
-            ),
-            ("server.workers", self.server.workers, 0, 512),
-            (
-                "session.max_message_bytes",
-                self.session.max_message_bytes,
-                1,
-                1 << 30,
-            ),
-            ("session.send_queue", self.session.send_queue, 1, usize::MAX),
-            (
-                "session.send_queue_bytes",
-                self.session.send_queue_bytes,
-                1,
-                usize::MAX,
-            ),
-        ];
-        for (key, value, least, most) in counts {
-            if !(least..=most).contains(&value) {
-                return Err(SettingsError::Invalid {
-                    key,
-                    value: value.to_string(),
-                    remedy: "is out of range",
-                });
-            }
+        match key {
+            Some(key) => Self::Invalid {
+                value: shown(&key, merged),
+                key,
+                remedy,
+            },
+            None => Self::Unreadable(remedy),
         }
-        Ok(())
     }
 }
 
-fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<log::LevelFilter, D::Error> {
-    String::deserialize(deserializer)?
-        .parse()
-        .map_err(|_| de::Error::custom("log.level must be off, error, warn, info, debug or trace"))
+/// The name in serde's complaint of an unknown field, and the names that it knows.
+fn unknown_field(complaint: &str) -> Option<(&str, &str)> {
+    complaint
+        .strip_prefix("unknown field `")?
+        .split_once("`, expected one of ")
+}
+
+/// What a key was set to, as far as it may be shown.
+fn shown(key: &str, merged: &Config) -> String {
+    if key.contains("secret") || key.starts_with("auth.keys") {
+        return "(hidden)".into();
+    }
+    match merged.get_string(key) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => "(no single value)".into(),
+    }
+}
+
+/// An error's text without the excerpt of the file that a TOML error shows: a secret may stand
+/// there.
+fn one_line(error: &impl ToString) -> String {
+    let text = error.to_string();
+    let said: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains('|'))
+        .flat_map(str::split_whitespace)
+        .collect();
+    said.join(" ")
 }

@@ -109,14 +109,7 @@ async fn accept(request: Request, mut framed: Framed<TcpStream, Codec>, worker: 
         counted: worker.crew.count(),
     });
     let parts = framed.into_parts();
-    connection::serve(
-        parts.io,
-        handshake,
-        parts.read_buf,
-        Vec::new(),
-        None,
-        worker,
-    );
+    connection::begin(parts.io, handshake, parts.read_buf, worker);
 }
 
 async fn refuse(response: Response<()>, text: &'static str, mut framed: Framed<TcpStream, Codec>) {

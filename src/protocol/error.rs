@@ -17,6 +17,8 @@ pub enum ErrorCode {
     Conflict = 409,
     /// The request's session is not this connection's present one.
     Gone = 410,
+    /// Over the rate limit.
+    TooManyRequests = 429,
     /// Full, or nobody there to serve it.
     Unavailable = 503,
 }
@@ -65,6 +67,8 @@ pub enum ErrorType {
     EndpointReplaced,
     /// The client reads too slowly for what it is sent.
     SlowConsumer,
+    /// Went on over the rate limit.
+    RateLimited,
     /// The room died of a defect; a new join makes a new one.
     RoomFailed,
     /// The server is going down.
@@ -79,6 +83,7 @@ impl ErrorType {
             Self::MessageTooBig => "message_too_big",
             Self::EndpointReplaced => "endpoint_replaced",
             Self::SlowConsumer => "slow_consumer",
+            Self::RateLimited => "rate_limited",
             Self::RoomFailed => "room_failed",
             Self::ServerShutdown => "server_shutdown",
         }
@@ -100,7 +105,7 @@ pub enum CloseCode {
     Unsupported = 1003,
     /// Text that is not UTF-8.
     InvalidText = 1007,
-    /// Did not join in time.
+    /// Did not join in time, or went on over the rate limit.
     PolicyViolation = 1008,
     /// A message over the limit.
     TooBig = 1009,

@@ -29,7 +29,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// On two worker threads, whatever the machine.
+    /// On two worker threads, whatever the machine, and without a rate limit.
     pub fn start() -> Self {
         Self::with(|_| {})
     }
@@ -40,6 +40,7 @@ impl Server {
         let mut settings = Settings::defaults();
         settings.server.bind = "127.0.0.1:0".parse().unwrap();
         settings.server.workers = 2;
+        settings.session.rate_limit = 0;
         change(&mut settings);
         let server = server::Server::bind(settings).unwrap();
         let addr = server.local_addr().unwrap();

@@ -1,0 +1,278 @@
+//! What a value must be beyond its type, key by key.
+
+use std::{fmt, path::Path, time::Duration};
+
+use super::{AuthKey, MediaServer, Settings, SettingsError};
+use crate::ids::App;
+
+/// The shortest secret of HS256: as long as its hash (RFC 7518 section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+/// The most threads that actix-server runs.
+const MAX_WORKERS: usize = 512;
+
+type Checked = Result<(), SettingsError>;
+
+/// Finds the first value that is out of its range.
+///
+/// # Errors
+/// [`SettingsError::Invalid`], which names key, value and remedy.
+pub(super) fn check(settings: &Settings) -> Checked {
+    let Settings {
+        server,
+        tls,
+        session,
+        rooms,
+        auth,
+        media,
+        media_servers,
+        log: _,
+    } = settings;
+
+    at_most("server.workers", server.workers, MAX_WORKERS)?;
+    positive("server.max_connections", server.max_connections)?;
+    positive("server.max_pending", server.max_pending as usize)?;
+    at_most(
+        "server.max_pending",
+        server.max_pending as usize,
+        i32::MAX as usize,
+    )?;
+    for origin in &server.allowed_origins {
+        check_origin(origin)?;
+    }
+    if let Some(ops) = server.ops_bind
+        && ops == server.bind
+        && ops.port() != 0
+    {
+        return Err(invalid(
+            "server.ops_bind",
+            ops,
+            "must not be the address of server.bind",
+        ));
+    }
+    some_time("server.drain_timeout", server.drain_timeout)?;
+
+    match (tls.cert_file.as_str(), tls.key_file.as_str()) {
+        ("", "") => {}
+        ("", _) => {
+            return Err(quoted(
+                "tls.cert_file",
+                "",
+                "is needed where tls.key_file is set",
+            ));
+        }
+        (_, "") => {
+            return Err(quoted(
+                "tls.key_file",
+                "",
+                "is needed where tls.cert_file is set",
+            ));
+        }
+        (cert, key) => {
+            readable("tls.cert_file", cert)?;
+            readable("tls.key_file", key)?;
+        }
+    }
+
+    some_time("session.join_timeout", session.join_timeout)?;
+    some_time("session.ping_interval", session.ping_interval)?;
+    some_time("session.idle_timeout", session.idle_timeout)?;
+    positive("session.max_message_bytes", session.max_message_bytes)?;
+    at_most(
+        "session.max_message_bytes",
+        session.max_message_bytes,
+        1 << 30,
+    )?;
+    positive("session.send_queue", session.send_queue)?;
+    positive("session.send_queue_bytes", session.send_queue_bytes)?;
+    some_time("session.send_timeout", session.send_timeout)?;
+    if session.rate_limit > 0 {
+        positive("session.rate_burst", session.rate_burst as usize)?;
+    }
+
+    if !rooms.resume_window.is_zero() {
+        positive("rooms.resume_events", rooms.resume_events)?;
+        positive("rooms.resume_bytes", rooms.resume_bytes)?;
+    }
+
+    for key in &auth.keys {
+        check_key(key)?;
+    }
+    for (at, key) in auth.keys.iter().enumerate() {
+        let same = |other: &AuthKey| other.app == key.app && other.kid == key.kid;
+        if auth.keys[..at].iter().any(same) {
+            return Err(quoted(
+                "auth.keys.kid",
+                &key.kid,
+                "stands there twice for one app; each key needs a kid of its own",
+            ));
+        }
+    }
+
+    if !media.health_interval.is_zero() {
+        some_time("media.health_timeout", media.health_timeout)?;
+        positive("media.unhealthy_after", media.unhealthy_after as usize)?;
+    }
+    for server in media_servers {
+        check_media_server(server)?;
+    }
+    for (at, server) in media_servers.iter().enumerate() {
+        if media_servers[..at]
+            .iter()
+            .any(|other| other.name == server.name)
+        {
+            return Err(quoted(
+                "media_servers.name",
+                &server.name,
+                "stands there twice; each server needs a name of its own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An origin as browsers write it (RFC 6454 section 6.2): scheme, host, port where it is not the
+/// scheme's own, and nothing behind them.
+fn check_origin(origin: &str) -> Checked {
+    let rest = origin.split_once("://").map(|(_, rest)| rest);
+    if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', ' '])) {
+        return Ok(());
+    }
+    Err(quoted(
+        "server.allowed_origins",
+        origin,
+        "must be like \"https://meet.example.org\", with no path behind it",
+    ))
+}
+
+fn check_key(key: &AuthKey) -> Checked {
+    if let Err(e) = App::new(&key.app) {
+        return Err(quoted("auth.keys.app", &key.app, e));
+    }
+    match key.alg.as_str() {
+        "HS256" => match (key.secret.expose(), key.secret_file.as_str()) {
+            ("", "") => Err(quoted(
+                "auth.keys.secret",
+                "",
+                "HS256 needs a secret or a secret_file",
+            )),
+            ("", file) => {
+                let secret = read("auth.keys.secret_file", file)?;
+                secret_is_long("auth.keys.secret_file", secret.trim_ascii_end().len())
+            }
+            (secret, "") => secret_is_long("auth.keys.secret", secret.len()),
+            (_, file) => Err(quoted(
+                "auth.keys.secret_file",
+                file,
+                "stands beside a secret; one of them is enough",
+            )),
+        },
+        "RS256" | "ES256" | "EdDSA" => match key.public_key_file.as_str() {
+            "" => Err(quoted(
+                "auth.keys.public_key_file",
+                "",
+                format_args!("{} needs the public key", key.alg),
+            )),
+            file => readable("auth.keys.public_key_file", file),
+        },
+        other => Err(quoted(
+            "auth.keys.alg",
+            other,
+            "must be HS256, RS256, ES256 or EdDSA",
+        )),
+    }
+}
+
+fn secret_is_long(key: &str, bytes: usize) -> Checked {
+    if bytes < MIN_SECRET_BYTES {
+        return Err(invalid(
+            key,
+            "(hidden)",
+            format_args!("is {bytes} bytes long, {MIN_SECRET_BYTES} at least are needed"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_media_server(server: &MediaServer) -> Checked {
+    if server.name.is_empty() {
+        return Err(quoted("media_servers.name", "", "must not be empty"));
+    }
+    positive("media_servers.weight", server.weight as usize)?;
+    if server.protocols.is_empty() {
+        return Err(invalid(
+            "media_servers.protocols",
+            "[]",
+            "must name what it speaks, like [\"webrtc\"]",
+        ));
+    }
+    let health = &server.health;
+    let url = ["http://", "https://"].iter().any(|scheme| {
+        health
+            .strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty())
+    });
+    let tcp = health
+        .strip_prefix("tcp://")
+        .and_then(|rest| rest.rsplit_once(':'))
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if !(health.is_empty() || url || tcp) {
+        return Err(quoted(
+            "media_servers.health",
+            health,
+            "must be \"http(s)://…\", \"tcp://host:port\", or \"\" for none",
+        ));
+    }
+    Ok(())
+}
+
+fn positive(key: &str, value: usize) -> Checked {
+    if value == 0 {
+        return Err(invalid(key, value, "must be 1 or more"));
+    }
+    Ok(())
+}
+
+fn at_most(key: &str, value: usize, most: usize) -> Checked {
+    if value > most {
+        return Err(invalid(key, value, format_args!("must be at most {most}")));
+    }
+    Ok(())
+}
+
+fn some_time(key: &str, value: Duration) -> Checked {
+    if value.is_zero() {
+        return Err(quoted(
+            key,
+            "0s",
+            "must be longer than nothing, like \"10s\"",
+        ));
+    }
+    Ok(())
+}
+
+fn readable(key: &str, file: &str) -> Checked {
+    read(key, file).map(|_| ())
+}
+
+fn read(key: &str, file: &str) -> Result<Vec<u8>, SettingsError> {
+    std::fs::read(Path::new(file)).map_err(|e| {
+        quoted(
+            key,
+            file,
+            format_args!("must be a file that can be read: {e}"),
+        )
+    })
+}
+
+fn quoted(key: &str, value: &str, remedy: impl fmt::Display) -> SettingsError {
+    invalid(key, format_args!("{value:?}"), remedy)
+}
+
+fn invalid(key: &str, value: impl fmt::Display, remedy: impl fmt::Display) -> SettingsError {
+    SettingsError::Invalid {
+        key: key.into(),
+        value: value.to_string(),
+        remedy: remedy.to_string(),
+    }
+}

@@ -92,6 +92,12 @@ pub struct Handover {
     pub reply_to: ReplyTo,
 }
 
+/// The last frames that a client is sent.
+struct Parting {
+    event: Option<Vec<u8>>,
+    close: Vec<u8>,
+}
+
 /// See the module's text.
 pub struct Client {
     id: Cell<ConnectionId>,
@@ -107,6 +113,8 @@ pub struct Client {
     /// How much it may say; `None` where that is not limited.
     rate: RefCell<Option<Box<RateLimit>>>,
     unanswered: Cell<u32>,
+    /// How it is closed once all its requests are answered.
+    parting: RefCell<Option<Parting>>,
     /// A join or leave is under way.
     moving: Cell<bool>,
     /// A frame waits for `unanswered` or `moving`.
@@ -141,6 +149,7 @@ impl Client {
             handover: RefCell::new(None),
             rate: RefCell::new(rate),
             unanswered: Cell::new(0),
+            parting: RefCell::new(None),
             moving: Cell::new(false),
             held_back: Cell::new(false),
             task: RefCell::new(None),
@@ -231,10 +240,15 @@ impl Client {
     }
 
     /// A request has been answered.
-    pub fn request_ends(&self, moves: bool) {
+    pub fn request_ends(&self, moves: bool, shared: &Shared) {
         self.unanswered.set(self.unanswered.get().saturating_sub(1));
         if moves {
             self.moving.set(false);
+        }
+        if self.unanswered.get() == 0
+            && let Some(Parting { event, close }) = self.parting.take()
+        {
+            self.close_with(event, close, shared);
         }
         if self.held_back.replace(false) {
             self.wake();
@@ -246,6 +260,7 @@ impl Client {
     /// is slowed by its own socket.
     pub fn holds_back(&self) -> bool {
         let holds = self.phase.get() != Phase::Open
+            || self.parting.borrow().is_some()
             || self.moving.get()
             || self.unanswered.get() >= MAX_UNANSWERED;
         self.held_back.set(holds);
@@ -281,8 +296,8 @@ impl Client {
 
     // ----- the end -----
 
-    /// Says goodbye: an error event if there is one, then a close frame. The session is over at
-    /// once; the socket follows when the frame has gone.
+    /// Says goodbye for something that the client did: an error event if there is one, then a
+    /// close frame. What it asked before is answered before; nothing more is let in.
     pub fn close(
         &self,
         event: Option<(ErrorType, &str)>,
@@ -291,10 +306,19 @@ impl Client {
         shared: &Shared,
     ) {
         let event = event.map(|(kind, message)| event::error(self.session(), kind, message));
-        self.close_with(event, frame::close(code, reason), shared);
+        self.part(event, frame::close(code, reason), shared);
     }
 
     /// Like [`close`](Self::close), with frames ready-made.
+    pub fn part(&self, event: Option<Vec<u8>>, close: Vec<u8>, shared: &Shared) {
+        if self.unanswered.get() == 0 {
+            self.close_with(event, close, shared);
+        } else {
+            self.parting.replace(Some(Parting { event, close }));
+        }
+    }
+
+    /// Says goodbye at once. The session is over; the socket follows when the frame has gone.
     pub fn close_with(&self, event: Option<Vec<u8>>, close: Vec<u8>, shared: &Shared) {
         if self.phase.get() != Phase::Open {
             return;
@@ -335,12 +359,9 @@ impl Client {
     fn put_out(&self, shared: &Shared) {
         self.outbox.borrow_mut().drop_waiting();
         let why = "this client reads more slowly than its room speaks";
-        self.close(
-            Some((ErrorType::SlowConsumer, why)),
-            CloseCode::SlowConsumer,
-            why,
-            shared,
-        );
+        let event = event::error(self.session(), ErrorType::SlowConsumer, why);
+        let close = frame::close(CloseCode::SlowConsumer, why);
+        self.close_with(Some(event), close, shared);
     }
 
     /// What is due at this time, asked again and again by the thread's ticker.

@@ -1,18 +1,18 @@
 //! The worker threads of one server, as far as they know of each other: which thread a room is
-//! on, how to reach it, and how many connections there are on all of them. Nothing of this is
-//! touched on the way of a message; a join looks here.
+//! on, how to reach it, and the door they share. Nothing of this is touched on the way of a
+//! message; a join looks here.
 
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
 };
 
 use actix_rt::ArbiterHandle;
 
-use crate::ids::RoomName;
+use crate::{admission::Admission, ids::RoomName};
 
 /// All workers of a server.
 #[derive(Debug)]
@@ -21,18 +21,18 @@ pub struct Crew {
     arbiters: Mutex<Vec<ArbiterHandle>>,
     /// Keyed at random, so that nobody can choose channel names that all meet on one thread.
     hasher: RandomState,
-    connections: Arc<AtomicUsize>,
+    admission: Admission,
     draining: AtomicBool,
 }
 
 impl Crew {
     /// A crew that will have `size` workers.
-    pub fn new(size: usize) -> Self {
+    pub fn new(size: usize, admission: Admission) -> Self {
         Self {
             size,
             arbiters: Mutex::default(),
             hasher: RandomState::new(),
-            connections: Arc::default(),
+            admission,
             draining: AtomicBool::new(false),
         }
     }
@@ -65,15 +65,9 @@ impl Crew {
         self.arbiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one connection for as long as the result lives.
-    pub fn count(&self) -> Counted {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        Counted(self.connections.clone())
-    }
-
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+    /// The server's door.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// From now on nobody is let in.
@@ -84,15 +78,5 @@ impl Crew {
     /// Whether the server is going down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
-    }
-}
-
-/// A connection that is counted.
-#[derive(Debug)]
-pub struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

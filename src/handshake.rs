@@ -1,16 +1,18 @@
 //! What a client's upgrade request said, kept for as long as the connection lives.
 
-use std::net::SocketAddr;
+use std::{net::IpAddr, sync::Arc};
 
-use crate::crew::Counted;
+use crate::admission::{Counted, CountedAddress};
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Handshake {
-    /// Where it comes from.
-    pub peer: Option<SocketAddr>,
+    /// Where it comes from, behind all trusted proxies.
+    pub client: Option<IpAddr>,
     /// `?device=` of the URL, unchecked: a join that needs it checks it.
     pub device: Option<Box<str>>,
-    /// That this connection is counted.
-    pub counted: Counted,
+    /// That this connection is counted,
+    pub counted: Arc<Counted>,
+    /// and its address, where that was not known when it was accepted.
+    pub counted_address: Option<CountedAddress>,
 }

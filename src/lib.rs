@@ -13,7 +13,7 @@
 //! 5. [`room`]: the RoomActor carries out what the rules in [`room::state`] make of it
 //! 6. [`outbox`]: what waits for each client, which [`clients`] flushes once a turn
 //!
-//! Around it: [`rate`] is how much a client may say, [`client`] is what a thread knows of one client, [`ticket`] the promise that a
+//! Around it: [`admission`] is the door, [`rate`] is how much a client may say, [`client`] is what a thread knows of one client, [`ticket`] the promise that a
 //! request is answered, [`membership`] the guard that takes a session out of its room, [`worker`]
 //! what a thread is, [`crew`] what the threads know of each other, [`server`] the process,
 //! [`settings`] its configuration, [`media`] the media servers, [`pages`] plain HTTP, and
@@ -21,6 +21,7 @@
 
 #![warn(clippy::unwrap_used)]
 
+pub mod admission;
 pub mod client;
 pub mod clients;
 pub mod connection;

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use crate::{
+    crew::Crew,
     ids::RoomId,
     media::MediaServers,
     membership::SessionEnded,
+    protocol::error::{ErrorCode, Refusal},
     registry::directory::Directory,
     room::{Join, MemberRequest, RoomActor, RoomReport},
 };
@@ -19,6 +21,8 @@ use crate::{
 pub struct RegistryActor {
     directory: Directory<Addr<RoomActor>>,
     media: Arc<MediaServers>,
+    max_members: usize,
+    crew: Arc<Crew>,
 }
 
 /// A request of a member for its room.
@@ -32,11 +36,13 @@ pub struct ToRoom {
 }
 
 impl RegistryActor {
-    /// A registry without rooms.
-    pub fn new(media: Arc<MediaServers>) -> Self {
+    /// A registry without rooms, for rooms of so many members; 0: any number.
+    pub fn new(media: Arc<MediaServers>, max_members: usize, crew: Arc<Crew>) -> Self {
         Self {
             directory: Directory::default(),
             media,
+            max_members,
+            crew,
         }
     }
 }
@@ -49,18 +55,27 @@ impl Handler<Join> for RegistryActor {
     type Result = ();
 
     fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
-        let room = self.directory.join(join.request.room.clone(), |id, name| {
+        let opened = self.directory.join(join.request.room.clone(), |id, name| {
+            let counted = self.crew.admission().open_room()?;
             let registry = ctx.address();
-            RoomActor::new(
+            let room = RoomActor::new(
                 id,
                 name.clone(),
+                self.max_members,
                 self.media.clone(),
+                counted,
                 registry.clone().recipient(),
                 registry.recipient(),
-            )
-            .start()
+            );
+            Some(room.start())
         });
-        room.do_send(join);
+        match opened {
+            Some(room) => room.do_send(join),
+            None => join.ticket.refuse(&Refusal::new(
+                ErrorCode::Unavailable,
+                "the server has as many rooms as it may have",
+            )),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::{rc::Rc, sync::Arc};
 use actix::prelude::*;
 
 use crate::{
+    admission::CountedRoom,
     client::Phase,
     clients::{self, Clients},
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
@@ -73,6 +74,7 @@ pub struct RoomActor {
     name: RoomName,
     state: RoomState,
     media: Arc<MediaServers>,
+    _counted: CountedRoom,
     /// Joins seen.
     joins: u64,
     reports: Recipient<RoomReport>,
@@ -87,15 +89,18 @@ impl RoomActor {
     pub fn new(
         id: RoomId,
         name: RoomName,
+        max_members: usize,
         media: Arc<MediaServers>,
+        counted: CountedRoom,
         reports: Recipient<RoomReport>,
         session_ends: Recipient<SessionEnded>,
     ) -> Self {
         Self {
             id,
             name,
-            state: RoomState::default(),
+            state: RoomState::with_max_members(max_members),
             media,
+            _counted: counted,
             joins: 0,
             reports,
             session_ends: Rc::new(session_ends),

@@ -12,11 +12,14 @@ use actix_service::{fn_service, map_config};
 use actix_web::{App, dev::AppConfig};
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpStream,
+    signal::unix::{SignalKind, signal},
+};
 
 use crate::{
-    clients, crew::Crew, media::MediaServers, pages, settings::Settings, upgrade::upgrade,
-    worker::Worker,
+    admission::Admission, clients, crew::Crew, media::MediaServers, pages, settings::Settings,
+    upgrade::upgrade, worker::Worker,
 };
 
 /// Why a server does not start or go on.
@@ -51,7 +54,8 @@ impl Server {
         let addr = settings.server.bind;
         let listener = listen(addr, settings.server.max_pending)
             .map_err(|source| ServerError::Bind { addr, source })?;
-        let crew = Arc::new(Crew::new(settings.worker_count()));
+        let admission = Admission::new(&settings);
+        let crew = Arc::new(Crew::new(settings.worker_count(), admission));
         Ok(Self {
             listener,
             settings: Arc::new(settings),
@@ -95,8 +99,13 @@ impl Server {
                 let worker = Worker::on_this_thread(&settings, &media, &crew);
                 let crew = crew.clone();
                 let pages = App::new().configure(|config| pages::configure(config, &crew));
+                let door = crew.clone();
                 HttpService::build()
                     .tcp_nodelay(true)
+                    .on_connect_ext(move |socket: &TcpStream, extensions| {
+                        let peer = socket.peer_addr().ok().map(|peer| peer.ip());
+                        extensions.insert(Arc::new(door.admission().accept(peer)));
+                    })
                     .client_request_timeout(settings.session.join_timeout)
                     .upgrade(fn_service(move |upgrading| {
                         upgrade(upgrading, worker.clone())
@@ -137,15 +146,18 @@ fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 /// has passed.
 async fn drain(crew: &Crew, timeout: Duration) {
     crew.begin_drain();
-    log::info!("going down; connections {}", crew.connections());
+    log::info!("going down; connections {}", crew.admission().connections());
     for arbiter in crew.arbiters() {
         arbiter.spawn_fn(|| clients::with(clients::Clients::dismiss_all));
     }
     let begun = Instant::now();
-    while crew.connections() > 0 && begun.elapsed() < timeout {
+    while crew.admission().connections() > 0 && begun.elapsed() < timeout {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    log::info!("gone down; connections left {}", crew.connections());
+    log::info!(
+        "gone down; connections left {}",
+        crew.admission().connections()
+    );
 }
 
 /// Done at the first SIGTERM or SIGINT.

@@ -233,7 +233,7 @@ impl SessionActor {
             Some(reason) => frame::close_raw(reason.code.into(), ""),
             None => frame::close_empty(),
         };
-        clients::with(|clients| self.client.close_with(None, echo, clients.shared()));
+        clients::with(|clients| self.client.part(None, echo, clients.shared()));
     }
 }
 

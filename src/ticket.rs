@@ -61,7 +61,7 @@ impl Ticket {
         clients::try_with(|clients| {
             if let Some(client) = clients.get(self.client) {
                 clients.push(&client, frame);
-                client.request_ends(self.moves);
+                client.request_ends(self.moves, clients.shared());
             }
         });
     }

@@ -1,7 +1,7 @@
 //! From HTTP to WebSocket (RFC 6455 section 4.2): a request that asks for an upgrade is checked
 //! and answered here, and its socket leaves HTTP for good.
 
-use std::{convert::Infallible, rc::Rc, sync::Arc};
+use std::{convert::Infallible, fmt, rc::Rc, sync::Arc};
 
 use actix_codec::Framed;
 use actix_http::{
@@ -15,7 +15,12 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio::net::TcpStream;
 
-use crate::{connection, handshake::Handshake, worker::Worker};
+use crate::{
+    admission::{self, Counted},
+    connection,
+    handshake::Handshake,
+    worker::Worker,
+};
 
 /// The path of the WebSocket.
 pub const PATH: &str = "/ws";
@@ -28,31 +33,33 @@ pub async fn upgrade(
     (request, framed): (Request, Framed<TcpStream, Codec>),
     worker: Rc<Worker>,
 ) -> Result<(), Infallible> {
-    match check(&request, &worker) {
-        Ok(()) => accept(request, framed, worker).await,
+    match check(&request).and_then(|()| admit(&request, &worker)) {
+        Ok(handshake) => accept(&request, handshake, framed, worker).await,
         Err((response, text)) => refuse(response, text, framed).await,
     }
     Ok(())
 }
 
-type Refused = (Response<()>, &'static str);
+type Refused = (Response<()>, String);
 
-fn check(request: &Request, worker: &Worker) -> Result<(), Refused> {
-    let refused = |status: StatusCode, text| {
-        let mut response = Response::with_body(status, ());
-        response.head_mut().headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        (response, text)
-    };
+fn refused(status: StatusCode, text: impl fmt::Display) -> Refused {
+    let mut response = Response::with_body(status, ());
+    response.head_mut().headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    (response, format!("{text}"))
+}
+
+/// Whether it is a WebSocket handshake.
+fn check(request: &Request) -> Result<(), Refused> {
     if request.path() != PATH {
-        return Err(refused(StatusCode::NOT_FOUND, "the WebSocket is at /ws\n"));
+        return Err(refused(StatusCode::NOT_FOUND, "the WebSocket is at /ws"));
     }
     if request.method() != Method::GET {
         let (mut response, text) = refused(
             StatusCode::METHOD_NOT_ALLOWED,
-            "a WebSocket begins with a GET\n",
+            "a WebSocket begins with a GET",
         );
         response
             .head_mut()
@@ -63,14 +70,14 @@ fn check(request: &Request, worker: &Worker) -> Result<(), Refused> {
     if request.version() < Version::HTTP_11 {
         return Err(refused(
             StatusCode::BAD_REQUEST,
-            "a WebSocket begins with HTTP/1.1\n",
+            "a WebSocket begins with HTTP/1.1",
         ));
     }
     if let Err(error) = ws::verify_handshake(request.head()) {
         let status = Response::from(error).status();
         let (mut response, text) = refused(
             status,
-            "this is no WebSocket handshake of RFC 6455, version 13\n",
+            "this is no WebSocket handshake of RFC 6455, version 13",
         );
         if status == StatusCode::UPGRADE_REQUIRED {
             let headers = response.head_mut().headers_mut();
@@ -82,16 +89,55 @@ fn check(request: &Request, worker: &Worker) -> Result<(), Refused> {
         }
         return Err((response, text));
     }
-    if worker.crew.is_draining() {
-        return Err(refused(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the server shuts down\n",
-        ));
-    }
     Ok(())
 }
 
-async fn accept(request: Request, mut framed: Framed<TcpStream, Codec>, worker: Rc<Worker>) {
+/// Whether this client may come in, and what is kept of it.
+fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
+    if worker.crew.is_draining() {
+        return Err(refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server shuts down",
+        ));
+    }
+    let admission = worker.crew.admission();
+    let headers = &request.head().headers;
+    let peer = request.head().peer_addr.map(|peer| peer.ip());
+    let forwarded_for: Vec<&[u8]> = headers
+        .get_all(header::X_FORWARDED_FOR)
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let client = peer.map(|peer| admission.client_address(peer, forwarded_for.iter().copied()));
+    let counted = match request.conn_data::<Arc<Counted>>() {
+        Some(counted) => counted.clone(),
+        None => Arc::new(admission.accept(peer)),
+    };
+    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+    match admission.upgrade(&counted, client, origin) {
+        Ok(counted_address) => Ok(Handshake {
+            client,
+            device: query(request, "device"),
+            counted,
+            counted_address,
+        }),
+        Err(reason) => {
+            let status = match reason {
+                admission::Refused::Origin => StatusCode::FORBIDDEN,
+                admission::Refused::Full | admission::Refused::FullForAddress => {
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+            };
+            Err(refused(status, reason))
+        }
+    }
+}
+
+async fn accept(
+    request: &Request,
+    handshake: Handshake,
+    mut framed: Framed<TcpStream, Codec>,
+    worker: Rc<Worker>,
+) {
     let mut response = ws::handshake_response(request.head());
     let Ok(response) = response.message_body(()) else {
         return log::error!("a handshake's response could not be built");
@@ -103,18 +149,13 @@ async fn accept(request: Request, mut framed: Framed<TcpStream, Codec>, worker: 
     {
         return;
     }
-    let handshake = Arc::new(Handshake {
-        peer: request.head().peer_addr,
-        device: query(&request, "device"),
-        counted: worker.crew.count(),
-    });
     let parts = framed.into_parts();
-    connection::begin(parts.io, handshake, parts.read_buf, worker);
+    connection::begin(parts.io, Arc::new(handshake), parts.read_buf, worker);
 }
 
-async fn refuse(response: Response<()>, text: &'static str, mut framed: Framed<TcpStream, Codec>) {
+async fn refuse(response: Response<()>, text: String, mut framed: Framed<TcpStream, Codec>) {
     let size = BodySize::Sized(text.len() as u64);
-    let body = Bytes::from_static(text.as_bytes());
+    let body = Bytes::from(text);
     let messages = [
         Message::Item((response, size)),
         Message::Chunk(Some(body)),

@@ -37,7 +37,12 @@ impl Worker {
                 clients::start(&settings.session);
                 Rc::new(Self {
                     index: crew.enlist(Arbiter::current()),
-                    registry: RegistryActor::new(media.clone()).start(),
+                    registry: RegistryActor::new(
+                        media.clone(),
+                        settings.rooms.max_members,
+                        crew.clone(),
+                    )
+                    .start(),
                     settings: settings.clone(),
                     crew: crew.clone(),
                 })

@@ -259,9 +259,9 @@ impl Book {
                 let ids = &mut self.ids;
                 let room = self.directory.join(room_name(name), |id, _| {
                     ids.push(id);
-                    ids.len() - 1
+                    Some(ids.len() - 1)
                 });
-                return Some(*room);
+                return room.copied();
             }
             Entry::Emptied(room, joins) => {
                 self.directory.emptied(self.ids[room], joins);

@@ -25,6 +25,9 @@ struct Entry<R> {
     joins: u64,
 }
 
+/// `open` made no room.
+struct Refused;
+
 impl<R> Default for Directory<R> {
     fn default() -> Self {
         Self {
@@ -35,23 +38,37 @@ impl<R> Default for Directory<R> {
 }
 
 impl<R> Directory<R> {
-    /// The room to which a join for `name` goes. `open` makes it if it is not there.
-    pub fn join(&mut self, name: RoomName, open: impl FnOnce(RoomId, &RoomName) -> R) -> &R {
+    /// The room to which a join for `name` goes. `open` makes it if it is not there; where it
+    /// refuses to, there is none.
+    pub fn join(
+        &mut self,
+        name: RoomName,
+        open: impl FnOnce(RoomId, &RoomName) -> Option<R>,
+    ) -> Option<&R> {
         let id = match self.names.get(&name) {
             Some(id) => *id,
-            None => {
-                let id = self.rooms.insert_with_key(|id| Entry {
-                    room: open(id, &name),
-                    name: name.clone(),
-                    joins: 0,
-                });
-                self.names.insert(name, id);
-                id
-            }
+            None => self.open(name, open)?,
         };
         let entry = &mut self.rooms[id];
         entry.joins += 1;
-        &entry.room
+        Some(&entry.room)
+    }
+
+    fn open(
+        &mut self,
+        name: RoomName,
+        open: impl FnOnce(RoomId, &RoomName) -> Option<R>,
+    ) -> Option<RoomId> {
+        let entry = |id| {
+            Ok::<_, Refused>(Entry {
+                room: open(id, &name).ok_or(Refused)?,
+                name: name.clone(),
+                joins: 0,
+            })
+        };
+        let id = self.rooms.try_insert_with_key(entry).ok()?;
+        self.names.insert(name, id);
+        Some(id)
     }
 
     /// The room with this id, while it is there.

@@ -95,6 +95,8 @@ pub enum Answer {
 /// A room: its members and their streams.
 #[derive(Debug, Default)]
 pub struct RoomState {
+    /// How many members there may be; 0: any number.
+    max_members: usize,
     /// In join order, which is the order of their ids: found by binary search. Endpoints and
     /// streams are looked for one by one: both happen only where every member is about to be
     /// sent an event anyway.
@@ -108,6 +110,14 @@ pub struct RoomState {
 }
 
 impl RoomState {
+    /// A room in which there may be so many members; 0: any number.
+    pub fn with_max_members(max_members: usize) -> Self {
+        Self {
+            max_members,
+            ..Self::default()
+        }
+    }
+
     /// Does what `command` asks and appends to `out` what is to be sent.
     pub fn apply(&mut self, command: Command, out: &mut Vec<Output>) {
         match command {
@@ -137,12 +147,20 @@ impl RoomState {
     }
 
     fn join(&mut self, joining: Joining, out: &mut Vec<Output>) {
-        self.joins += 1;
-        let member = MemberId(self.joins);
         let older = self
             .members
             .iter()
             .position(|m| *m.who.endpoint() == joining.endpoint);
+        // Who takes a place that is taken already needs no further one.
+        let full = self.max_members > 0 && self.members.len() >= self.max_members;
+        if full && older.is_none() {
+            return refuse(
+                Refusal::new(ErrorCode::Unavailable, "the room is full"),
+                out,
+            );
+        }
+        self.joins += 1;
+        let member = MemberId(self.joins);
         if let Some(at) = older {
             // After a network change the newest connection is the live one. The newcomer sees
             // nothing of this: no event comes before the answer to its join.

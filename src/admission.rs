@@ -1,0 +1,343 @@
+//! Who may come in: how many connections there are, in all and from one address, which origins may
+//! connect, and how many rooms there may be.
+//!
+//! A connection is counted from the moment it is accepted, or those who connect and say nothing
+//! would escape the limits.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use ipnet::IpNet;
+use thiserror::Error;
+
+use crate::settings::Settings;
+
+/// Why an upgrade is refused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Refused {
+    /// Over `max_connections`.
+    #[error("the server is full; try again later")]
+    Full,
+    /// Over `max_connections_per_ip`.
+    #[error("too many connections from this address")]
+    FullForAddress,
+    /// An `Origin` that is not among `allowed_origins`.
+    #[error("pages of this origin may not connect")]
+    Origin,
+}
+
+/// The door of a server, shared by its threads. It is asked at a connect, an upgrade and an end,
+/// never on the way of a message.
+#[derive(Debug)]
+pub struct Admission {
+    max_connections: usize,
+    max_per_address: usize,
+    max_rooms: usize,
+    allowed_origins: Vec<String>,
+    trusted_proxies: Vec<IpNet>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicUsize,
+    rooms: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Counts {
+    fn by_address(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+        // Each change is one step, so the map is whole at every moment.
+        self.by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    /// The door that the settings describe.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            max_connections: settings.server.max_connections,
+            max_per_address: settings.server.max_connections_per_ip,
+            max_rooms: settings.rooms.max_rooms,
+            allowed_origins: settings.server.allowed_origins.clone(),
+            trusted_proxies: settings.server.trusted_proxies.clone(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// A connection from `peer` has been accepted.
+    pub fn accept(&self, peer: Option<IpAddr>) -> Counted {
+        self.counts.connections.fetch_add(1, Ordering::Relaxed);
+        Counted {
+            counts: self.counts.clone(),
+            // Behind a proxy the client's address is known only when it has spoken.
+            address: peer
+                .filter(|peer| !self.is_trusted(*peer))
+                .map(|peer| self.count_address(peer)),
+        }
+    }
+
+    /// An accepted connection asks for an upgrade, for `client`.
+    ///
+    /// # Errors
+    /// [`Refused`], and the connection stays counted until it ends.
+    pub fn upgrade(
+        &self,
+        counted: &Counted,
+        client: Option<IpAddr>,
+        origin: Option<&[u8]>,
+    ) -> Result<Option<CountedAddress>, Refused> {
+        if let Some(origin) = origin
+            && !self.allowed_origins.is_empty()
+            && !self.allowed_origins.iter().any(|o| o.as_bytes() == origin)
+        {
+            return Err(Refused::Origin);
+        }
+        if self.connections() > self.max_connections {
+            return Err(Refused::Full);
+        }
+        let late = match (&counted.address, client) {
+            (None, Some(client)) => Some(self.count_address(client)),
+            _ => None,
+        };
+        let address = late.as_ref().or(counted.address.as_ref());
+        if self.max_per_address > 0
+            && let Some(CountedAddress { address, counts }) = address
+            && counts.by_address().get(address).copied().unwrap_or(0) > self.max_per_address
+        {
+            return Err(Refused::FullForAddress);
+        }
+        Ok(late)
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a room that is to be opened; `None` where there are `max_rooms` already.
+    pub fn open_room(&self) -> Option<CountedRoom> {
+        let within = |rooms| (self.max_rooms == 0 || rooms < self.max_rooms).then_some(rooms + 1);
+        self.counts
+            .rooms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+            .ok()
+            .map(|_| CountedRoom(self.counts.clone()))
+    }
+
+    /// The client's address: the peer's own, or, where that is a trusted proxy, the rightmost hop
+    /// of its `X-Forwarded-For` lines that is none. What is no address ends the walk at the hop
+    /// before it: nobody vouches for what stands further left.
+    pub fn client_address<'a>(
+        &self,
+        peer: IpAddr,
+        forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
+    ) -> IpAddr {
+        let mut client = peer;
+        let hops = forwarded_for
+            .rev()
+            .flat_map(|line| line.rsplit(|byte| *byte == b','));
+        for hop in hops {
+            if !self.is_trusted(client) {
+                break;
+            }
+            match std::str::from_utf8(hop).ok().and_then(parse_hop) {
+                Some(address) => client = address,
+                None => break,
+            }
+        }
+        client
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+
+    fn count_address(&self, address: IpAddr) -> CountedAddress {
+        let address = household(address);
+        *self.counts.by_address().entry(address).or_default() += 1;
+        CountedAddress {
+            address,
+            counts: self.counts.clone(),
+        }
+    }
+}
+
+/// A hop as proxies write it: an address, some with a port behind it.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address);
+    }
+    if let Ok(with_port) = text.parse::<std::net::SocketAddr>() {
+        return Some(with_port.ip());
+    }
+    text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+}
+
+/// What is counted as one address: an IPv6 customer has a /64, and an IPv4 address that arrives
+/// on an IPv6 socket is still one.
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let network = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        v4 => v4,
+    }
+}
+
+/// A room that is counted for as long as this lives.
+#[derive(Debug)]
+pub struct CountedRoom(Arc<Counts>);
+
+impl Drop for CountedRoom {
+    fn drop(&mut self) {
+        self.0.rooms.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is counted for as long as this lives.
+#[derive(Debug)]
+pub struct Counted {
+    counts: Arc<Counts>,
+    address: Option<CountedAddress>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counts.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An address that is counted once more for as long as this lives.
+#[derive(Debug)]
+pub struct CountedAddress {
+    address: IpAddr,
+    counts: Arc<Counts>,
+}
+
+impl Drop for CountedAddress {
+    fn drop(&mut self) {
+        let mut by_address = self.counts.by_address();
+        if let Some(count) = by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{self, Settings};
+
+    fn admission(change: impl FnOnce(&mut settings::Server)) -> Admission {
+        let mut settings = Settings::defaults();
+        change(&mut settings.server);
+        Admission::new(&settings)
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn client(admission: &Admission, peer: &str, lines: &[&str]) -> String {
+        admission
+            .client_address(ip(peer), lines.iter().map(|line| line.as_bytes()))
+            .to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_hop_that_is_no_proxy() {
+        let behind = admission(|s| {
+            s.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        });
+        for (peer, lines, expected) in [
+            ("192.0.2.1", &["203.0.113.9"][..], "192.0.2.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["198.51.100.7, 203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["198.51.100.7", "203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["203.0.113.9, 10.2.3.4"], "203.0.113.9"),
+            ("10.0.0.1", &["203.0.113.9", "10.2.3.4"], "203.0.113.9"),
+            ("10.0.0.1", &["203.0.113.9, junk, 10.2.3.4"], "10.2.3.4"),
+            ("10.0.0.1", &["203.0.113.9,"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9:4711"], "203.0.113.9"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("::ffff:10.0.0.1", &["2001:db8::1"], "2001:db8::1"),
+            ("fd00::1", &["10.9.9.9"], "10.9.9.9"),
+        ] {
+            assert_eq!(client(&behind, peer, lines), expected, "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_counted_by_household() {
+        assert_eq!(household(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
+        assert_eq!(household(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
+        assert_ne!(household(ip("2001:db8:1:3::1")), ip("2001:db8:1:2::"));
+    }
+
+    #[test]
+    fn counts_go_back_to_nothing() {
+        let door = admission(|s| s.max_connections_per_ip = 1);
+        let home = Some(ip("192.0.2.1"));
+        let first = door.accept(home);
+        assert!(door.upgrade(&first, home, None).is_ok());
+        let second = door.accept(home);
+        assert_eq!(
+            door.upgrade(&second, home, None).unwrap_err(),
+            Refused::FullForAddress
+        );
+        drop(first);
+        assert!(door.upgrade(&second, home, None).is_ok());
+        drop(second);
+        assert_eq!(door.connections(), 0);
+        assert!(door.counts.by_address().is_empty());
+    }
+
+    #[test]
+    fn silent_connections_count() {
+        let door = admission(|s| s.max_connections = 1);
+        let _silent = door.accept(None);
+        let second = door.accept(None);
+        assert_eq!(
+            door.upgrade(&second, None, None).unwrap_err(),
+            Refused::Full
+        );
+    }
+
+    #[test]
+    fn origins_are_compared_exactly_and_apps_have_none() {
+        let door = admission(|s| s.allowed_origins = vec!["https://meet.example.org".into()]);
+        let counted = door.accept(None);
+        let ask = |origin: Option<&str>| door.upgrade(&counted, None, origin.map(str::as_bytes));
+        assert!(ask(None).is_ok());
+        assert!(ask(Some("https://meet.example.org")).is_ok());
+        for other in [
+            "http://meet.example.org",
+            "https://meet.example.org:443",
+            "https://MEET.example.org",
+            "https://meet.example.org.evil.example",
+            "null",
+            "",
+        ] {
+            assert_eq!(ask(Some(other)).unwrap_err(), Refused::Origin, "{other}");
+        }
+    }
+}

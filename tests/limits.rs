@@ -1,0 +1,222 @@
+//! What an operator may limit: connections in all and from one address, origins, rooms, members,
+//! and how much one client may say.
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::*;
+use serde_json::json;
+
+/// The status line of an upgrade with these extra header lines.
+fn upgrade_status(addr: SocketAddr, headers: &str) -> String {
+    let mut client = Client::tcp(addr);
+    client.write(
+        format!(
+            "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             {headers}\r\n"
+        )
+        .as_bytes(),
+    );
+    let head = client.read_http_head();
+    head.split("\r\n").next().unwrap().to_owned()
+}
+
+/// Tries again until the upgrade is granted: the end of another connection may be on its way.
+fn upgrade_granted_at_last(addr: SocketAddr) {
+    let begun = std::time::Instant::now();
+    while !upgrade_status(addr, "").contains(" 101 ") {
+        assert!(begun.elapsed() < PATIENCE, "the place is never free again");
+    }
+}
+
+#[test]
+fn over_max_connections_an_upgrade_gets_503_and_a_place_is_free_again_afterwards() {
+    // One worker accepts in the order of the connects.
+    let server = Server::with(|s| {
+        s.server.max_connections = 2;
+        s.server.workers = 1;
+    });
+    let first = server.join("c", "a");
+    let silent = Client::tcp(server.addr);
+    // The silent one is counted from its accept on, which the next one comes after.
+    assert!(upgrade_status(server.addr, "").contains(" 503 "));
+    drop(silent);
+    upgrade_granted_at_last(server.addr);
+    drop(first);
+}
+
+#[test]
+fn over_max_connections_per_ip_an_upgrade_gets_503() {
+    let server = Server::with(|s| s.server.max_connections_per_ip = 1);
+    let only = server.connect();
+    assert!(upgrade_status(server.addr, "").contains(" 503 "));
+    drop(only);
+    upgrade_granted_at_last(server.addr);
+}
+
+#[test]
+fn behind_a_trusted_proxy_the_forwarded_address_is_counted() {
+    let server = Server::with(|s| {
+        s.server.max_connections_per_ip = 1;
+        s.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let via = |lines: &str| {
+        let mut client = Client::tcp(server.addr);
+        client.write(
+            format!(
+                "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 {lines}\r\n"
+            )
+            .as_bytes(),
+        );
+        let head = client.read_http_head();
+        (head.starts_with("HTTP/1.1 101 "), client)
+    };
+    let (granted, _one) = via("X-Forwarded-For: 203.0.113.1\r\n");
+    assert!(granted);
+    let (granted, _other) = via("X-Forwarded-For: 203.0.113.2\r\n");
+    assert!(granted, "another client behind the same proxy");
+    let (granted, _) = via("X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 203.0.113.1\r\n");
+    assert!(
+        !granted,
+        "the rightmost hop counts, whatever stands before it"
+    );
+}
+
+#[test]
+fn a_page_of_another_origin_gets_403_and_an_app_without_one_is_let_in() {
+    let server =
+        Server::with(|s| s.server.allowed_origins = vec!["https://meet.example.org".into()]);
+    let status = |headers| upgrade_status(server.addr, headers);
+    assert!(status("").contains(" 101 "));
+    assert!(status("Origin: https://meet.example.org\r\n").contains(" 101 "));
+    assert!(status("Origin: https://evil.example\r\n").contains(" 403 "));
+    assert!(status("Origin: null\r\n").contains(" 403 "));
+}
+
+#[test]
+fn a_half_sent_upgrade_is_closed_at_join_timeout() {
+    let server = Server::with(|s| s.session.join_timeout = std::time::Duration::from_millis(300));
+    let mut client = Client::tcp(server.addr);
+    client.write(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgr");
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut client.stream, &mut rest).unwrap();
+}
+
+#[test]
+fn over_max_rooms_a_join_that_would_open_one_gets_503() {
+    let server = Server::with(|s| s.rooms.max_rooms = 1);
+    let mut anna = server.join("c", "anna");
+    let mut ben = server.connect();
+    let join = |channel: &str| json!({"app": "test", "channel": channel, "endpoint": "ben"});
+    assert_eq!(ben.call("channel.join", join("d"))["err"], 503);
+    ben.join_with(join("c"));
+    anna.event("endpoint");
+    ben.ok("channel.leave", json!({}));
+    drop(anna);
+    // Its end may be on its way.
+    let begun = std::time::Instant::now();
+    ben.session.clear();
+    while ben.call("channel.join", join("d"))["err"] == 503 {
+        assert!(begun.elapsed() < PATIENCE, "the room is never gone");
+    }
+}
+
+#[test]
+fn over_max_members_a_join_gets_503_but_a_replacement_never_does() {
+    let server = Server::with(|s| s.rooms.max_members = 2);
+    let mut anna = server.join("c", "anna");
+    let mut ben = server.join("c", "ben");
+    anna.event("endpoint");
+    let mut carl = server.connect();
+    let join = |endpoint: &str| json!({"app": "test", "channel": "c", "endpoint": endpoint});
+    assert_eq!(carl.call("channel.join", join("carl"))["err"], 503);
+    assert_eq!(anna.names(), ["anna", "ben"], "nothing has changed");
+    carl.join_with(join("ben"));
+    assert_eq!(ben.error_event(), "endpoint_replaced");
+    assert_eq!(ben.closed(), 4001);
+}
+
+#[test]
+fn over_the_rate_limit_every_request_is_answered_429_and_in_the_end_1008() {
+    let server = Server::with(|s| {
+        s.session.rate_limit = 1;
+        s.session.rate_burst = 5;
+    });
+    let mut client = server.join("c", "a");
+    let asked: Vec<i64> = (0..20)
+        .map(|_| client.ask("channel.dump", json!({})))
+        .collect();
+    let mut answers = Vec::new();
+    let closing = loop {
+        let message = client.next();
+        match message.get("err") {
+            Some(err) => answers.push((message["cseq"].as_i64().unwrap(), err.as_i64().unwrap())),
+            None => break message,
+        }
+    };
+    assert_eq!(closing["data"]["type"], "rate_limited");
+    assert_eq!(client.closed(), 1008);
+    let granted = answers.iter().filter(|(_, err)| *err == 0).count();
+    let refused = answers.iter().filter(|(_, err)| *err == 429).count();
+    assert!((4..=5).contains(&granted), "{answers:?}");
+    assert_eq!(refused, 5, "{answers:?}");
+    answers.sort_unstable();
+    let numbers: Vec<i64> = answers.iter().map(|(cseq, _)| *cseq).collect();
+    assert_eq!(numbers, asked[..numbers.len()], "one answer each");
+}
+
+#[test]
+fn the_rate_limit_comes_before_every_other_check() {
+    let server = Server::with(|s| {
+        s.session.rate_limit = 1;
+        s.session.rate_burst = 2;
+    });
+    let mut client = server.connect();
+    client.text("{\"cseq\":1}");
+    client.text("{\"cseq\":2}");
+    client.text("{\"cseq\":3,\"version\":7,\"method\":\"nonsense\"}");
+    assert_eq!(client.next()["err"], 400);
+    assert_eq!(client.next()["err"], 400);
+    let answer = client.next();
+    assert_eq!((&answer["cseq"], &answer["err"]), (&json!(3), &json!(429)));
+}
+
+#[test]
+fn a_refused_fragment_refuses_its_message_and_a_refused_ping_gets_no_pong() {
+    let server = Server::with(|s| {
+        s.session.rate_limit = 1;
+        s.session.rate_burst = 3;
+    });
+    let mut client = server.connect();
+    client.frame(false, 1, b"{\"cseq\"");
+    client.frame(false, 0, b":9,");
+    client.frame(false, 0, b"\"method\":");
+    client.frame(true, 0, b"\"channel.dump\"}");
+    client.frame(true, 9, b"ping");
+    let answer = client.next();
+    assert_eq!((&answer["cseq"], &answer["err"]), (&json!(9), &json!(429)));
+    // The last fragment and the ping are two of the three refusals that end it.
+    client.frame(true, 9, b"ping");
+    assert_eq!(client.error_event(), "rate_limited");
+    assert_eq!(client.closed(), 1008);
+}
+
+#[test]
+fn bytes_are_limited_too_and_the_longest_message_fits() {
+    let server = Server::with(|s| {
+        s.session.rate_limit = 1000;
+        s.session.rate_burst = 1000;
+        s.session.rate_bytes = 1000;
+        s.session.max_message_bytes = 5000;
+    });
+    let mut client = server.connect();
+    let message = |cseq: u64| format!("{{\"cseq\":{cseq},\"pad\":\"{}\"}}", "x".repeat(4000));
+    client.text(&message(1));
+    client.text(&message(2));
+    assert_eq!(client.next()["err"], 400);
+    assert_eq!(client.next()["err"], 429);
+}

@@ -27,6 +27,7 @@ pub mod clients;
 pub mod connection;
 pub mod crew;
 pub mod handshake;
+pub mod http_socket;
 pub mod ids;
 pub mod logging;
 pub mod media;

@@ -4,10 +4,15 @@ use std::fmt;
 
 use crate::settings;
 
+/// actix-http logs each request that it cannot read as an error. It is the client's, and anybody
+/// can make as many as he likes.
+pub const NOT_OUR_ERRORS: &str = "actix_http";
+
 /// Starts the process's log. `RUST_LOG` wins over the settings' level.
 pub fn start(settings: &settings::Log) {
     env_logger::Builder::new()
         .filter_level(settings.level)
+        .filter_module(NOT_OUR_ERRORS, log::LevelFilter::Off)
         .parse_default_env()
         .init();
 }

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::HttpService;
-use actix_service::{fn_service, map_config};
+use actix_http::{HttpService, Protocol, error::DispatchError};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App, dev::AppConfig};
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    admission::Admission, clients, crew::Crew, media::MediaServers, pages, settings::Settings,
-    upgrade::upgrade, worker::Worker,
+    admission::Admission, clients, crew::Crew, http_socket::HttpSocket, media::MediaServers, pages,
+    settings::Settings, upgrade::upgrade, worker::Worker,
 };
 
 /// Why a server does not start or go on.
@@ -33,6 +33,10 @@ pub enum ServerError {
         /// What the system says.
         source: io::Error,
     },
+    /// A setting asks for what this version does not do. Better no server than one that is open
+    /// where it was meant to be guarded.
+    #[error("{0} is set, and this version cannot do that yet; leave it out")]
+    NotYet(&'static str),
     /// The system refuses something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -49,8 +53,15 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// [`ServerError::Bind`] where the address cannot be had.
+    /// [`ServerError::Bind`] where the address cannot be had, [`ServerError::NotYet`] for settings
+    /// that would have to be ignored at somebody's peril.
     pub fn bind(settings: Settings) -> Result<Self, ServerError> {
+        if !settings.auth.keys.is_empty() {
+            return Err(ServerError::NotYet("auth.keys"));
+        }
+        if !settings.tls.cert_file.is_empty() {
+            return Err(ServerError::NotYet("tls.cert_file"));
+        }
         let addr = settings.server.bind;
         let listener = listen(addr, settings.server.max_pending)
             .map_err(|source| ServerError::Bind { addr, source })?;
@@ -97,21 +108,28 @@ impl Server {
             let (settings, crew) = (settings.clone(), crew.clone());
             move || {
                 let worker = Worker::on_this_thread(&settings, &media, &crew);
-                let crew = crew.clone();
+                let (crew, door) = (crew.clone(), crew.clone());
                 let pages = App::new().configure(|config| pages::configure(config, &crew));
-                let door = crew.clone();
-                HttpService::build()
-                    .tcp_nodelay(true)
-                    .on_connect_ext(move |socket: &TcpStream, extensions| {
-                        let peer = socket.peer_addr().ok().map(|peer| peer.ip());
+                let http = HttpService::build()
+                    .on_connect_ext(move |socket: &HttpSocket, extensions| {
+                        let peer = socket.get_ref().peer_addr().ok().map(|peer| peer.ip());
                         extensions.insert(Arc::new(door.admission().accept(peer)));
                     })
-                    .client_request_timeout(settings.session.join_timeout)
+                    // The socket's own deadline is the one that counts.
+                    .client_request_timeout(Duration::ZERO)
                     .upgrade(fn_service(move |upgrading| {
                         upgrade(upgrading, worker.clone())
                     }))
-                    .finish(map_config(pages, |_| AppConfig::default()))
-                    .tcp()
+                    .finish(map_config(pages, |_| AppConfig::default()));
+                let join_timeout = settings.session.join_timeout;
+                fn_service(move |socket: TcpStream| async move {
+                    // An answer that is followed by an event must not wait for the client's ACK.
+                    socket.set_nodelay(true)?;
+                    let peer = socket.peer_addr().ok();
+                    let socket = HttpSocket::new(socket, join_timeout);
+                    Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
+                })
+                .and_then(http)
             }
         };
         let serving = actix_server::Server::build()

@@ -13,12 +13,12 @@ use actix_http::{
 };
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tokio::net::TcpStream;
 
 use crate::{
     admission::{self, Counted},
     connection,
     handshake::Handshake,
+    http_socket::HttpSocket,
     worker::Worker,
 };
 
@@ -30,7 +30,7 @@ pub const PATH: &str = "/ws";
 /// # Errors
 /// None: a client that goes away meanwhile is nobody's error.
 pub async fn upgrade(
-    (request, framed): (Request, Framed<TcpStream, Codec>),
+    (request, framed): (Request, Framed<HttpSocket, Codec>),
     worker: Rc<Worker>,
 ) -> Result<(), Infallible> {
     match check(&request).and_then(|()| admit(&request, &worker)) {
@@ -135,7 +135,7 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
 async fn accept(
     request: &Request,
     handshake: Handshake,
-    mut framed: Framed<TcpStream, Codec>,
+    mut framed: Framed<HttpSocket, Codec>,
     worker: Rc<Worker>,
 ) {
     let mut response = ws::handshake_response(request.head());
@@ -150,10 +150,15 @@ async fn accept(
         return;
     }
     let parts = framed.into_parts();
-    connection::begin(parts.io, Arc::new(handshake), parts.read_buf, worker);
+    connection::begin(
+        parts.io.into_inner(),
+        Arc::new(handshake),
+        parts.read_buf,
+        worker,
+    );
 }
 
-async fn refuse(response: Response<()>, text: String, mut framed: Framed<TcpStream, Codec>) {
+async fn refuse(response: Response<()>, text: String, mut framed: Framed<HttpSocket, Codec>) {
     let size = BodySize::Sized(text.len() as u64);
     let body = Bytes::from(text);
     let messages = [

@@ -1100,7 +1100,6 @@ fn nonsense_from_one_client_disturbs_nobody_else() {
 }
 
 #[test]
-#[ignore = "the HTTP layer still logs such requests as errors"]
 fn nonsense_before_the_upgrade_is_no_error_of_the_server() {
     let server = Server::start();
     let request = b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

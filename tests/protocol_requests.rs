@@ -105,6 +105,8 @@ fn assert_answer_keys(answer: &Value, method: &str, session: &str) {
 
 fn media_server(protocols: &[&str], wss: &str, rtsp: &str) -> MediaServer {
     MediaServer {
+        weight: 1,
+        health: String::new(),
         name: "one".into(),
         protocols: protocols.iter().map(|p| (*p).into()).collect(),
         wss: wss.into(),

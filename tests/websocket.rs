@@ -831,7 +831,6 @@ fn a_client_that_does_not_even_upgrade_is_cut_off_too() {
 }
 
 #[test]
-#[ignore = "the HTTP layer's clock steps by half a second: a shorter timeout may never fire"]
 fn a_client_that_does_not_even_upgrade_is_cut_off_after_a_short_join_timeout_too() {
     let server = Server::with(|settings| {
         settings.session.join_timeout = Duration::from_millis(200);

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use meeting_server::{server, settings::Settings};
+use meeting_server::{logging, server, settings::Settings};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -109,7 +109,8 @@ impl log::Log for ErrorWatch {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if record.level() == log::Level::Error {
+        let ours = !record.target().starts_with(logging::NOT_OUR_ERRORS);
+        if ours && record.level() == log::Level::Error {
             ERRORS.lock().unwrap().push(record.args().to_string());
         }
     }

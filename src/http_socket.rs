@@ -1,0 +1,75 @@
+//! A socket that still speaks HTTP, with a deadline by which it must have upgraded.
+//!
+//! actix-http has a deadline of its own for a request's head, but reckons it with a clock that is
+//! up to half a second old, and forgets a deadline that has passed before it was first looked at:
+//! such a connection would be open for ever.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+
+/// See the module's text. At the deadline a read fails, and the connection with it.
+pub struct HttpSocket {
+    socket: TcpStream,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl HttpSocket {
+    /// A socket that has so long to upgrade.
+    pub fn new(socket: TcpStream, timeout: Duration) -> Self {
+        Self {
+            socket,
+            deadline: Box::pin(tokio::time::sleep(timeout)),
+        }
+    }
+
+    /// The socket.
+    pub fn get_ref(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    /// The socket, which has upgraded in time.
+    pub fn into_inner(self) -> TcpStream {
+        self.socket
+    }
+}
+
+impl AsyncRead for HttpSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for HttpSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

@@ -13,15 +13,11 @@ use std::{
 use tokio::net::TcpStream;
 
 use crate::{
+    ending::Ending,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
     membership::Membership,
     outbox::{Frame, Outbox},
-    protocol::{
-        error::{CloseCode, ErrorType},
-        event, frame,
-        reply::ReplyTo,
-        request::JoinRequest,
-    },
+    protocol::{error::CloseCode, event, frame, reply::ReplyTo, request::JoinRequest},
     rate::{RateLimit, Verdict},
 };
 
@@ -78,7 +74,7 @@ pub enum Due {
     /// A close frame: it did not join in time.
     NotJoined,
     /// The socket's end, without a word: nobody is there to hear one.
-    Cut,
+    Cut(Ending),
 }
 
 /// A join that is to be done on another thread, the one of its room.
@@ -94,8 +90,8 @@ pub struct Handover {
 
 /// The last frames that a client is sent.
 struct Parting {
-    event: Option<Vec<u8>>,
-    close: Vec<u8>,
+    ending: Ending,
+    frames: Vec<Vec<u8>>,
 }
 
 /// See the module's text.
@@ -108,6 +104,8 @@ pub struct Client {
     /// Since when the socket has taken no byte of what waits; `None` while it takes all.
     stuck_since: Cell<Option<Millis>>,
     phase: Cell<Phase>,
+    /// Why it is no longer open.
+    ending: Cell<Ending>,
     membership: RefCell<Option<Membership>>,
     handover: RefCell<Option<Handover>>,
     /// How much it may say; `None` where that is not limited.
@@ -145,6 +143,7 @@ impl Client {
             dirty: Cell::new(false),
             stuck_since: Cell::new(None),
             phase: Cell::new(Phase::Open),
+            ending: Cell::default(),
             membership: RefCell::new(None),
             handover: RefCell::new(None),
             rate: RefCell::new(rate),
@@ -217,11 +216,11 @@ impl Client {
     }
 
     /// It is in no room any more, and the room knows.
-    pub fn leave(&self, now: Millis) {
+    pub fn leave(&self, ending: Ending, shared: &Shared) {
         if let Some(membership) = self.membership.borrow_mut().take() {
-            membership.dissolve();
+            membership.dissolve(ending);
         }
-        self.outside_since.set(now);
+        self.outside_since.set(shared.now.get());
     }
 
     // ----- what is let in -----
@@ -246,9 +245,9 @@ impl Client {
             self.moving.set(false);
         }
         if self.unanswered.get() == 0
-            && let Some(Parting { event, close }) = self.parting.take()
+            && let Some(Parting { ending, frames }) = self.parting.take()
         {
-            self.close_with(event, close, shared);
+            self.close_with(ending, frames, shared);
         }
         if self.held_back.replace(false) {
             self.wake();
@@ -298,55 +297,86 @@ impl Client {
 
     /// Says goodbye for something that the client did: an error event if there is one, then a
     /// close frame. What it asked before is answered before; nothing more is let in.
-    pub fn close(
-        &self,
-        event: Option<(ErrorType, &str)>,
-        code: CloseCode,
-        reason: &str,
-        shared: &Shared,
-    ) {
-        let event = event.map(|(kind, message)| event::error(self.session(), kind, message));
-        self.part(event, frame::close(code, reason), shared);
+    pub fn close(&self, ending: Ending, reason: &str, shared: &Shared) {
+        let frames = self.goodbye(ending, reason);
+        self.part(ending, frames, shared);
     }
 
-    /// Like [`close`](Self::close), with frames ready-made.
-    pub fn part(&self, event: Option<Vec<u8>>, close: Vec<u8>, shared: &Shared) {
+    /// The client has closed: its close frame is echoed once all that it asked is answered.
+    pub fn echo_close(&self, echo: Vec<u8>, shared: &Shared) {
+        self.part(Ending::Closed, vec![echo], shared);
+    }
+
+    fn part(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
         if self.unanswered.get() == 0 {
-            self.close_with(event, close, shared);
+            self.close_with(ending, frames, shared);
         } else {
-            self.parting.replace(Some(Parting { event, close }));
+            self.parting.replace(Some(Parting { ending, frames }));
         }
     }
 
-    /// Says goodbye at once. The session is over; the socket follows when the frame has gone.
-    pub fn close_with(&self, event: Option<Vec<u8>>, close: Vec<u8>, shared: &Shared) {
+    /// Says goodbye at once, whatever it has asked.
+    pub fn close_now(&self, ending: Ending, reason: &str, shared: &Shared) {
+        let frames = self.goodbye(ending, reason);
+        self.close_with(ending, frames, shared);
+    }
+
+    /// Says goodbye at once on the room's behalf, which knows that the member is none any more.
+    pub fn unseat(&self, ending: Ending, reason: &str, shared: &Shared) {
+        let frames = self.goodbye(ending, reason);
+        self.leave(ending, shared);
+        self.close_with(ending, frames, shared);
+    }
+
+    /// Says goodbye at once because the server goes down; it may come back after so long.
+    pub fn dismiss(&self, retry_after: Millis, shared: &Shared) {
+        let event = event::server_shutdown(self.session(), retry_after);
+        let close = frame::close(CloseCode::GoingAway, "the server shuts down");
+        self.close_with(Ending::Shutdown, vec![event, close], shared);
+    }
+
+    /// The frames that say why.
+    fn goodbye(&self, ending: Ending, reason: &str) -> Vec<Vec<u8>> {
+        let event = ending
+            .error_type()
+            .map(|kind| event::error(self.session(), kind, reason));
+        let close = ending.close_code().map(|code| frame::close(code, reason));
+        event.into_iter().chain(close).collect()
+    }
+
+    /// The session is over with these last frames; the socket follows when they have gone.
+    fn close_with(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
         if self.phase.get() != Phase::Open {
             return;
         }
         let mut outbox = self.outbox.borrow_mut();
-        for bytes in event.into_iter().chain([close]) {
+        for bytes in frames {
             outbox.push(Frame::Own(bytes));
         }
         drop(outbox);
-        self.phase.set(Phase::Closing);
+        self.end(Phase::Closing, ending);
         // Even if it trickles: a reader of a few bytes a second must not live for ever.
         self.close_by.set(shared.now.get() + shared.send_timeout);
-        self.membership.borrow_mut().take();
-        self.wake();
-    }
-
-    /// Says goodbye on the room's behalf, which knows that the member is none any more.
-    pub fn unseat(&self, kind: ErrorType, message: &str, code: CloseCode, shared: &Shared) {
-        let event = event::error(self.session(), kind, message);
-        self.leave(shared.now.get());
-        self.close_with(Some(event), frame::close(code, message), shared);
     }
 
     /// The client is gone.
-    pub fn lose(&self) {
-        self.phase.set(Phase::Lost);
-        self.membership.borrow_mut().take();
+    pub fn lose(&self, ending: Ending) {
+        self.end(Phase::Lost, ending);
+    }
+
+    fn end(&self, phase: Phase, ending: Ending) {
+        if self.phase.replace(phase) == Phase::Open {
+            self.ending.set(ending);
+        }
+        if let Some(membership) = self.membership.borrow_mut().take() {
+            membership.end(ending);
+        }
         self.wake();
+    }
+
+    /// Why it ended, once it has.
+    pub fn ending(&self) -> Ending {
+        self.ending.get()
     }
 
     /// The close frame has gone: the client has `grace` to close its side.
@@ -359,23 +389,21 @@ impl Client {
     fn put_out(&self, shared: &Shared) {
         self.outbox.borrow_mut().drop_waiting();
         let why = "this client reads more slowly than its room speaks";
-        let event = event::error(self.session(), ErrorType::SlowConsumer, why);
-        let close = frame::close(CloseCode::SlowConsumer, why);
-        self.close_with(Some(event), close, shared);
+        self.close_now(Ending::SlowConsumer, why, shared);
     }
 
     /// What is due at this time, asked again and again by the thread's ticker.
     pub fn due(&self, deadlines: &Deadlines, now: Millis) -> Option<Due> {
         if self.phase.get() != Phase::Open {
-            return (now >= self.close_by.get()).then_some(Due::Cut);
+            return (now >= self.close_by.get()).then_some(Due::Cut(Ending::SendTimeout));
         }
         if let Some(since) = self.stuck_since.get()
             && now.saturating_sub(since) >= deadlines.send_timeout
         {
-            return Some(Due::Cut);
+            return Some(Due::Cut(Ending::SendTimeout));
         }
         if now.saturating_sub(self.heard.get()) >= deadlines.idle_timeout {
-            return Some(Due::Cut);
+            return Some(Due::Cut(Ending::Idle));
         }
         if self.membership.borrow().is_none()
             && !self.moving.get()
@@ -449,7 +477,7 @@ impl Client {
                     // From now on it is the task that waits for the socket and goes on.
                     return self.wake();
                 }
-                Err(_) => return self.lose(),
+                Err(_) => return self.lose(Ending::Lost),
             }
         }
         self.stuck_since.set(None);

@@ -23,9 +23,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     client::{Client, Deadlines, Due, Millis, Phase, Shared},
+    ending::Ending,
     ids::ConnectionId,
     outbox::{Frame, GATHER_BYTES},
-    protocol::{error::CloseCode, event, frame},
+    protocol::frame,
     settings,
 };
 
@@ -199,10 +200,7 @@ impl Clients {
     /// Says goodbye to everybody: the server goes down.
     pub fn dismiss_all(&self) {
         for client in self.all() {
-            let retry_after_ms = self.next_fraction_of(RETURN_SPREAD);
-            let event = event::server_shutdown(client.session(), retry_after_ms);
-            let close = frame::close(CloseCode::GoingAway, "the server shuts down");
-            client.close_with(Some(event), close, &self.shared);
+            client.dismiss(self.next_fraction_of(RETURN_SPREAD), &self.shared);
         }
     }
 
@@ -214,12 +212,11 @@ impl Clients {
                 None => {}
                 Some(Due::Ping) => self.push(client, Frame::Own(frame::ping())),
                 Some(Due::NotJoined) => client.close(
-                    None,
-                    CloseCode::PolicyViolation,
+                    Ending::NotJoined,
                     "no channel.join within join_timeout",
                     &self.shared,
                 ),
-                Some(Due::Cut) => client.lose(),
+                Some(Due::Cut(ending)) => client.lose(ending),
             }
         }
     }

@@ -29,6 +29,7 @@ use crate::{
     client::{Client, Handover, Millis, Phase, Shared},
     clients,
     connection::inbound::Inbound,
+    ending::Ending,
     handshake::Handshake,
     outbox::{Frame, Outbox},
     rate::RateLimit,
@@ -157,7 +158,7 @@ impl<S> Drop for Connection<S> {
     /// Every way out of a session ends here: the client, and with it its membership, is gone.
     fn drop(&mut self) {
         if let Some(live) = self.0.take() {
-            live.client.lose();
+            live.client.lose(Ending::Lost);
             clients::try_with(|clients| clients.remove(live.client.id()));
         }
     }
@@ -199,7 +200,7 @@ where
                 Poll::Ready(Some(Ok(_))) => debug_assert!(false, "said past the outbox"),
                 Poll::Ready(Some(Err(_)) | None) => {
                     if self.client.phase() == Phase::Open {
-                        self.client.lose();
+                        self.client.lose(Ending::Lost);
                     }
                     return;
                 }
@@ -213,7 +214,7 @@ where
             match self.client.socket().poll_write_ready(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok(())) => self.client.flush(shared),
-                Poll::Ready(Err(_)) => return self.client.lose(),
+                Poll::Ready(Err(_)) => return self.client.lose(Ending::Lost),
             }
         }
     }

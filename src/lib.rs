@@ -26,6 +26,7 @@ pub mod client;
 pub mod clients;
 pub mod connection;
 pub mod crew;
+pub mod ending;
 pub mod handshake;
 pub mod http_socket;
 pub mod ids;

@@ -7,7 +7,10 @@ use std::rc::Rc;
 
 use actix::prelude::*;
 
-use crate::ids::{MemberId, RoomId, SessionId};
+use crate::{
+    ending::Ending,
+    ids::{MemberId, RoomId, SessionId},
+};
 
 /// To the registry: a session is over without having asked.
 #[derive(Debug, Message)]
@@ -17,6 +20,8 @@ pub struct SessionEnded {
     pub room: RoomId,
     /// Who it was there.
     pub member: MemberId,
+    /// Why.
+    pub ending: Ending,
 }
 
 /// That a connection is in a room, from the moment the room grants it.
@@ -28,6 +33,8 @@ pub struct Membership {
     /// Its session.
     pub session: SessionId,
     registry: Option<Rc<Recipient<SessionEnded>>>,
+    /// Why it ends; what a panic leaves behind is a loss.
+    ending: Ending,
 }
 
 impl Membership {
@@ -43,11 +50,18 @@ impl Membership {
             member,
             session,
             registry: Some(registry),
+            ending: Ending::Lost,
         }
     }
 
-    /// Ends it without a word: the room knows.
-    pub fn dissolve(mut self) {
+    /// Ends it, and says why.
+    pub fn end(mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
+    /// Ends it without a word to the room, which knows.
+    pub fn dissolve(mut self, ending: Ending) {
+        self.ending = ending;
         self.registry = None;
     }
 }
@@ -58,6 +72,7 @@ impl Drop for Membership {
             registry.do_send(SessionEnded {
                 room: self.room,
                 member: self.member,
+                ending: self.ending,
             });
         }
     }

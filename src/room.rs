@@ -13,13 +13,14 @@ use crate::{
     admission::CountedRoom,
     client::Phase,
     clients::{self, Clients},
+    ending::Ending,
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
     logging::Quoted,
     media::MediaServers,
     membership::{Membership, SessionEnded},
     outbox::Frame,
     protocol::{
-        error::{CloseCode, ErrorCode, ErrorType, Refusal},
+        error::{ErrorCode, Refusal},
         event::{EventFrame, RoomEvent},
         reply::Joined,
         request::{Action, JoinRequest},
@@ -130,9 +131,8 @@ impl RoomActor {
                     Output::Replaced(connection) => {
                         if let Some(client) = clients.get(connection) {
                             client.unseat(
-                                ErrorType::EndpointReplaced,
+                                Ending::Replaced,
                                 "a newer connection has joined with this endpoint",
-                                CloseCode::EndpointReplaced,
                                 clients.shared(),
                             );
                         }
@@ -165,7 +165,7 @@ impl RoomActor {
             }
             Ok(Answer::Left) => {
                 if let Some(client) = clients.get(ticket.client()) {
-                    client.leave(clients.shared().now.get());
+                    client.leave(Ending::Left, clients.shared());
                 }
                 Frame::Own(ticket.reply_to().ok())
             }
@@ -307,9 +307,8 @@ impl Drop for RoomActor {
             for client in clients.all() {
                 if client.room() == Some(self.id) {
                     client.unseat(
-                        ErrorType::RoomFailed,
+                        Ending::RoomFailed,
                         "the room failed; join again for a new one",
-                        CloseCode::RoomFailed,
                         clients.shared(),
                     );
                 }

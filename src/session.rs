@@ -13,11 +13,12 @@ use bytestring::ByteString;
 use crate::{
     client::{Client, Handover, Phase},
     clients,
+    ending::Ending,
     handshake::Handshake,
     ids::Device,
     outbox::Frame,
     protocol::{
-        error::{CloseCode, ErrorCode, ErrorType, Refusal},
+        error::{ErrorCode, ErrorType, Refusal},
         event, frame,
         reply::ReplyTo,
         request::{Action, Envelope, EnvelopeError, JoinRequest, Request},
@@ -83,13 +84,10 @@ impl SessionActor {
 
     /// The end of a client that goes on over the rate limit, after its last answer.
     fn put_out(&self) {
-        let why = "too many messages or bytes a second, and they go on";
-        let event = Some((ErrorType::RateLimited, why));
-        clients::with(|clients| {
-            let shared = clients.shared();
-            self.client
-                .close(event, CloseCode::PolicyViolation, why, shared);
-        });
+        self.close(
+            Ending::RateLimited,
+            "too many messages or bytes a second, and they go on",
+        );
     }
 
     /// A whole message that is over the rate limit: answered, if it is a request.
@@ -193,7 +191,7 @@ impl SessionActor {
             Item::Continue(bytes) => (bytes, false),
             Item::Last(bytes) => (bytes, true),
             Item::FirstBinary(_) => {
-                return self.close(CloseCode::Unsupported, "messages are text");
+                return self.close(Ending::Binary, "messages are text");
             }
         };
         self.unfinished_refused |= !self.admits(bytes.len());
@@ -219,12 +217,12 @@ impl SessionActor {
         clients::with(|clients| clients.push(&self.client, Frame::Own(bytes)));
     }
 
-    fn close(&self, code: CloseCode, reason: &str) {
-        clients::with(|clients| self.client.close(None, code, reason, clients.shared()));
+    fn close(&self, ending: Ending, reason: &str) {
+        clients::with(|clients| self.client.close(ending, reason, clients.shared()));
     }
 
     fn invalid_text(&self) {
-        self.close(CloseCode::InvalidText, "a text message must be UTF-8");
+        self.close(Ending::BadText, "a text message must be UTF-8");
     }
 
     /// The client says goodbye: its close frame is echoed.
@@ -233,7 +231,7 @@ impl SessionActor {
             Some(reason) => frame::close_raw(reason.code.into(), ""),
             None => frame::close_empty(),
         };
-        clients::with(|clients| self.client.part(None, echo, clients.shared()));
+        clients::with(|clients| self.client.echo_close(echo, clients.shared()));
     }
 }
 
@@ -268,7 +266,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
             }
             Ok(Message::Nop) => {}
             Ok(Message::Close(reason)) => self.farewell(reason),
-            Ok(Message::Binary(_)) => self.close(CloseCode::Unsupported, "messages are text"),
+            Ok(Message::Binary(_)) => self.close(Ending::Binary, "messages are text"),
             // All else that the codec could find wrong does not get past the gate.
             Err(_) => self.invalid_text(),
         }

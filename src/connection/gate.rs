@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use crate::protocol::{error::CloseCode, frame::MAX_CONTROL_PAYLOAD};
+use crate::{ending::Ending, protocol::frame::MAX_CONTROL_PAYLOAD};
 
 /// The most fragments of one message. Empty ones cost the sender nothing, and would go on for
 /// ever.
@@ -17,22 +17,22 @@ pub const MAX_FRAGMENTS: u32 = 1024;
 /// Why a client is closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The code of the close frame.
-    pub code: CloseCode,
-    /// Its reason.
+    /// The rule that is broken.
+    pub ending: Ending,
+    /// What the close frame says of it.
     pub reason: Cow<'static, str>,
 }
 
 impl Violation {
-    fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
+    fn new(ending: Ending, reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            code,
+            ending,
             reason: reason.into(),
         }
     }
 
     fn protocol(reason: &'static str) -> Self {
-        Self::new(CloseCode::ProtocolError, reason)
+        Self::new(Ending::BadFrame, reason)
     }
 }
 
@@ -109,7 +109,7 @@ impl Gate {
             CONTINUATION | TEXT | CLOSE | PING | PONG => {}
             BINARY => {
                 return Err(Violation::new(
-                    CloseCode::Unsupported,
+                    Ending::Binary,
                     "messages are text, not binary",
                 ));
             }
@@ -164,7 +164,7 @@ impl Gate {
             }
             (_, None) => (0, 0),
         };
-        let too_big = |what: String| Err(Violation::new(CloseCode::TooBig, what));
+        let too_big = |what: String| Err(Violation::new(Ending::TooBig, what));
         let room = (self.max_message_bytes - bytes) as u64;
         if header.payload > room {
             return too_big(format!(
@@ -200,7 +200,7 @@ fn check_close(masked: &[u8], mask: [u8; 4]) -> Result<(), Violation> {
             }
             if std::str::from_utf8(reason).is_err() {
                 return Err(Violation::new(
-                    CloseCode::InvalidText,
+                    Ending::BadText,
                     "the reason of a close frame must be UTF-8",
                 ));
             }
@@ -239,8 +239,8 @@ mod tests {
         bytes
     }
 
-    fn admit(input: &[u8]) -> Result<Option<usize>, CloseCode> {
-        Gate::new(LIMIT).admit(input).map_err(|v| v.code)
+    fn admit(input: &[u8]) -> Result<Option<usize>, Ending> {
+        Gate::new(LIMIT).admit(input).map_err(|v| v.ending)
     }
 
     #[test]
@@ -256,37 +256,17 @@ mod tests {
 
     #[test]
     fn a_bad_header_is_refused_at_once() {
-        assert_eq!(admit(&[0xc1, 0x80]), Err(CloseCode::ProtocolError), "RSV1");
-        assert_eq!(admit(&[0xa1, 0x80]), Err(CloseCode::ProtocolError), "RSV2");
-        assert_eq!(admit(&[0x91, 0x80]), Err(CloseCode::ProtocolError), "RSV3");
-        assert_eq!(
-            admit(&[0x83, 0x80]),
-            Err(CloseCode::ProtocolError),
-            "opcode"
-        );
-        assert_eq!(
-            admit(&[0x8b, 0x80]),
-            Err(CloseCode::ProtocolError),
-            "opcode"
-        );
-        assert_eq!(admit(&[0x81, 0x01]), Err(CloseCode::ProtocolError), "mask");
-        assert_eq!(
-            admit(&[0x09, 0x80]),
-            Err(CloseCode::ProtocolError),
-            "half a ping"
-        );
-        assert_eq!(
-            admit(&[0x89, 0xfe]),
-            Err(CloseCode::ProtocolError),
-            "long ping"
-        );
-        assert_eq!(
-            admit(&[0x80, 0x80]),
-            Err(CloseCode::ProtocolError),
-            "of nothing"
-        );
-        assert_eq!(admit(&[0x82, 0x80]), Err(CloseCode::Unsupported), "binary");
-        assert_eq!(admit(&[0x02, 0x80]), Err(CloseCode::Unsupported), "binary");
+        assert_eq!(admit(&[0xc1, 0x80]), Err(Ending::BadFrame), "RSV1");
+        assert_eq!(admit(&[0xa1, 0x80]), Err(Ending::BadFrame), "RSV2");
+        assert_eq!(admit(&[0x91, 0x80]), Err(Ending::BadFrame), "RSV3");
+        assert_eq!(admit(&[0x83, 0x80]), Err(Ending::BadFrame), "opcode");
+        assert_eq!(admit(&[0x8b, 0x80]), Err(Ending::BadFrame), "opcode");
+        assert_eq!(admit(&[0x81, 0x01]), Err(Ending::BadFrame), "mask");
+        assert_eq!(admit(&[0x09, 0x80]), Err(Ending::BadFrame), "half a ping");
+        assert_eq!(admit(&[0x89, 0xfe]), Err(Ending::BadFrame), "long ping");
+        assert_eq!(admit(&[0x80, 0x80]), Err(Ending::BadFrame), "of nothing");
+        assert_eq!(admit(&[0x82, 0x80]), Err(Ending::Binary), "binary");
+        assert_eq!(admit(&[0x02, 0x80]), Err(Ending::Binary), "binary");
     }
 
     #[test]
@@ -297,10 +277,10 @@ mod tests {
             header
         };
         assert_eq!(admit(&announce(LIMIT as u64)), Ok(None));
-        assert_eq!(admit(&announce(LIMIT as u64 + 1)), Err(CloseCode::TooBig));
-        assert_eq!(admit(&announce(1 << 30)), Err(CloseCode::TooBig));
-        assert_eq!(admit(&announce(1 << 63)), Err(CloseCode::ProtocolError));
-        assert_eq!(admit(&announce(u64::MAX)), Err(CloseCode::ProtocolError));
+        assert_eq!(admit(&announce(LIMIT as u64 + 1)), Err(Ending::TooBig));
+        assert_eq!(admit(&announce(1 << 30)), Err(Ending::TooBig));
+        assert_eq!(admit(&announce(1 << 63)), Err(Ending::BadFrame));
+        assert_eq!(admit(&announce(u64::MAX)), Err(Ending::BadFrame));
     }
 
     #[test]
@@ -310,8 +290,8 @@ mod tests {
         assert!(gate.admit(&frame(0x89, b"ping in between")).is_ok());
         assert!(gate.admit(&frame(0x00, &[0; 400])).is_ok());
         assert_eq!(
-            gate.admit(&frame(0x80, &[0])).map_err(|v| v.code),
-            Err(CloseCode::TooBig)
+            gate.admit(&frame(0x80, &[0])).map_err(|v| v.ending),
+            Err(Ending::TooBig)
         );
         let end = frame(0x80, &[]);
         assert_eq!(gate.admit(&end), Ok(Some(end.len())));
@@ -325,9 +305,9 @@ mod tests {
         let refused = (0..10_000).find_map(|n| {
             let verdict = gate.admit(&frame(first, &[]));
             first = 0x00;
-            verdict.err().map(|violation| (n, violation.code))
+            verdict.err().map(|violation| (n, violation.ending))
         });
-        assert_eq!(refused, Some((MAX_FRAGMENTS, CloseCode::TooBig)));
+        assert_eq!(refused, Some((MAX_FRAGMENTS, Ending::TooBig)));
     }
 
     #[test]
@@ -335,8 +315,8 @@ mod tests {
         let mut gate = Gate::new(LIMIT);
         assert!(gate.admit(&frame(0x01, b"a")).is_ok());
         assert_eq!(
-            gate.admit(&frame(0x81, b"b")).map_err(|v| v.code),
-            Err(CloseCode::ProtocolError)
+            gate.admit(&frame(0x81, b"b")).map_err(|v| v.ending),
+            Err(Ending::BadFrame)
         );
     }
 
@@ -346,15 +326,11 @@ mod tests {
         assert_eq!(close(&[]), Ok(true));
         assert_eq!(close(&1000u16.to_be_bytes()), Ok(true));
         assert_eq!(close(&4900u16.to_be_bytes()), Ok(true));
-        assert_eq!(close(&[3]), Err(CloseCode::ProtocolError));
+        assert_eq!(close(&[3]), Err(Ending::BadFrame));
         for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
-            assert_eq!(
-                close(&code.to_be_bytes()),
-                Err(CloseCode::ProtocolError),
-                "{code}"
-            );
+            assert_eq!(close(&code.to_be_bytes()), Err(Ending::BadFrame), "{code}");
         }
-        assert_eq!(close(&[3, 232, 0xff]), Err(CloseCode::InvalidText));
+        assert_eq!(close(&[3, 232, 0xff]), Err(Ending::BadText));
     }
 
     proptest! {

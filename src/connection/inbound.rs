@@ -22,7 +22,7 @@ use super::gate::{Gate, Violation};
 use crate::{
     client::{Client, Phase, Shared},
     clients,
-    protocol::error::{CloseCode, ErrorType},
+    ending::Ending,
 };
 
 /// The stream of a client's frames, as `WebsocketContext` wants it.
@@ -56,10 +56,8 @@ impl Inbound {
         match self.gate.admit(input) {
             Ok(len) => len,
             Err(violation) => {
-                let Violation { code, reason } = violation;
-                let event =
-                    (code == CloseCode::TooBig).then_some((ErrorType::MessageTooBig, &*reason));
-                self.client.close(event, code, &reason, shared);
+                let Violation { ending, reason } = violation;
+                self.client.close(ending, &reason, shared);
                 None
             }
         }
@@ -103,7 +101,7 @@ impl Inbound {
             }
         }
         // The end of the stream without a close frame, or a reset.
-        self.client.lose();
+        self.client.lose(Ending::Lost);
         Poll::Pending
     }
 

@@ -1,0 +1,112 @@
+//! Why a session or a connection ends: one list, from which the error event, the close code and
+//! the word in the log follow.
+
+use crate::protocol::error::{CloseCode, ErrorType};
+
+/// See the module's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// channel.leave.
+    Left,
+    /// The client closed, with a close frame.
+    Closed,
+    /// The stream ended without a close frame, or was reset.
+    #[default]
+    Lost,
+    /// Nothing was heard for `idle_timeout`.
+    Idle,
+    /// The socket took nothing for `send_timeout`.
+    SendTimeout,
+    /// No channel.join within `join_timeout`.
+    NotJoined,
+    /// A newer connection took the endpoint's place.
+    Replaced,
+    /// More was waiting than `send_queue` or `send_queue_bytes` allows.
+    SlowConsumer,
+    /// Went on over the rate limit.
+    RateLimited,
+    /// A message over `max_message_bytes`, or of too many fragments.
+    TooBig,
+    /// A frame that breaks RFC 6455.
+    BadFrame,
+    /// A binary message.
+    Binary,
+    /// Text that is not UTF-8.
+    BadText,
+    /// The room died of a defect.
+    RoomFailed,
+    /// The server goes down.
+    Shutdown,
+}
+
+impl Ending {
+    /// All of them, in the order of their definition.
+    pub const ALL: [Self; 15] = [
+        Self::Left,
+        Self::Closed,
+        Self::Lost,
+        Self::Idle,
+        Self::SendTimeout,
+        Self::NotJoined,
+        Self::Replaced,
+        Self::SlowConsumer,
+        Self::RateLimited,
+        Self::TooBig,
+        Self::BadFrame,
+        Self::Binary,
+        Self::BadText,
+        Self::RoomFailed,
+        Self::Shutdown,
+    ];
+
+    /// The word in the log and the metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+            Self::Idle => "idle_timeout",
+            Self::SendTimeout => "send_timeout",
+            Self::NotJoined => "join_timeout",
+            Self::Replaced => "replaced",
+            Self::SlowConsumer => "slow_consumer",
+            Self::RateLimited => "rate_limited",
+            Self::TooBig => "message_too_big",
+            Self::BadFrame => "protocol_error",
+            Self::Binary => "binary",
+            Self::BadText => "invalid_text",
+            Self::RoomFailed => "room_failed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// The code of the close frame with which the server ends the connection; `None` where it
+    /// sends none of its own.
+    pub fn close_code(self) -> Option<CloseCode> {
+        Some(match self {
+            Self::Left | Self::Closed | Self::Lost | Self::Idle | Self::SendTimeout => return None,
+            Self::NotJoined | Self::RateLimited => CloseCode::PolicyViolation,
+            Self::Replaced => CloseCode::EndpointReplaced,
+            Self::SlowConsumer => CloseCode::SlowConsumer,
+            Self::TooBig => CloseCode::TooBig,
+            Self::BadFrame => CloseCode::ProtocolError,
+            Self::Binary => CloseCode::Unsupported,
+            Self::BadText => CloseCode::InvalidText,
+            Self::RoomFailed => CloseCode::RoomFailed,
+            Self::Shutdown => CloseCode::GoingAway,
+        })
+    }
+
+    /// The error event that comes before the close frame, if there is one.
+    pub fn error_type(self) -> Option<ErrorType> {
+        Some(match self {
+            Self::Replaced => ErrorType::EndpointReplaced,
+            Self::SlowConsumer => ErrorType::SlowConsumer,
+            Self::RateLimited => ErrorType::RateLimited,
+            Self::TooBig => ErrorType::MessageTooBig,
+            Self::RoomFailed => ErrorType::RoomFailed,
+            Self::Shutdown => ErrorType::ServerShutdown,
+            _ => return None,
+        })
+    }
+}

@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::ErrorKind,
+    sync::Arc,
     task::Waker,
 };
 
@@ -14,11 +15,13 @@ use tokio::net::TcpStream;
 
 use crate::{
     ending::Ending,
+    handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
-    membership::Membership,
+    membership::{Membership, Seat},
     outbox::{Frame, Outbox},
     protocol::{error::CloseCode, event, frame, reply::ReplyTo, request::JoinRequest},
     rate::{RateLimit, Verdict},
+    tally::Tally,
 };
 
 /// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
@@ -125,6 +128,8 @@ pub struct Client {
     ping_due: Cell<Millis>,
     /// When the connection's task is to be done with closing.
     close_by: Cell<Millis>,
+    tally: Tally,
+    handshake: Arc<Handshake>,
 }
 
 impl Client {
@@ -133,6 +138,7 @@ impl Client {
         socket: TcpStream,
         outbox: Outbox,
         rate: Option<Box<RateLimit>>,
+        handshake: Arc<Handshake>,
         now: Millis,
         first_ping: Millis,
     ) -> Self {
@@ -156,6 +162,8 @@ impl Client {
             outside_since: Cell::new(now),
             ping_due: Cell::new(now + first_ping),
             close_by: Cell::new(Millis::MAX),
+            tally: Tally::default(),
+            handshake,
         }
     }
 
@@ -183,6 +191,16 @@ impl Client {
         )
     }
 
+    /// What its upgrade said.
+    pub fn handshake(&self) -> &Arc<Handshake> {
+        &self.handshake
+    }
+
+    /// What its session comes to.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Whether the connection still serves it.
     pub fn phase(&self) -> Phase {
         self.phase.get()
@@ -190,12 +208,12 @@ impl Client {
 
     /// The present session.
     pub fn session(&self) -> Option<SessionId> {
-        self.membership.borrow().as_ref().map(|m| m.session)
+        self.membership.borrow().as_ref().map(|m| m.seat.session)
     }
 
     /// The room it is in.
     pub fn room(&self) -> Option<RoomId> {
-        self.membership.borrow().as_ref().map(|m| m.room)
+        self.membership.borrow().as_ref().map(|m| m.seat.room)
     }
 
     /// The room it is in and who it is there, if `session` is its present session.
@@ -203,21 +221,23 @@ impl Client {
         self.membership
             .borrow()
             .as_ref()
-            .filter(|m| m.session.as_bytes() == session.as_bytes())
-            .map(|m| (m.room, m.member))
+            .filter(|m| m.seat.session.as_bytes() == session.as_bytes())
+            .map(|m| (m.seat.room, m.seat.member))
     }
 
     /// It is in a room.
     pub fn enter(&self, membership: Membership) {
         self.outbox
             .borrow_mut()
-            .push(Frame::Session(membership.session));
+            .push(Frame::Session(membership.seat.session));
+        self.tally.restart();
         *self.membership.borrow_mut() = Some(membership);
     }
 
     /// It is in no room any more, and the room knows.
     pub fn leave(&self, ending: Ending, shared: &Shared) {
         if let Some(membership) = self.membership.borrow_mut().take() {
+            self.log_leave(&membership.seat, ending);
             membership.dissolve(ending);
         }
         self.outside_since.set(shared.now.get());
@@ -268,6 +288,7 @@ impl Client {
 
     /// Counts a frame of `bytes` payload against its rate limit.
     pub fn count(&self, bytes: usize) -> Verdict {
+        self.tally.received(bytes);
         match &mut *self.rate.borrow_mut() {
             Some(rate) => rate.count(bytes),
             None => Verdict::Admitted,
@@ -369,9 +390,34 @@ impl Client {
             self.ending.set(ending);
         }
         if let Some(membership) = self.membership.borrow_mut().take() {
+            self.log_leave(&membership.seat, ending);
             membership.end(ending);
         }
         self.wake();
+    }
+
+    /// What one person's time in a room came to.
+    fn log_leave(&self, seat: &Seat, ending: Ending) {
+        if !log::log_enabled!(log::Level::Info) {
+            return;
+        }
+        let figures = self.tally.figures();
+        log::info!(
+            app = seat.name.app.as_str(),
+            channel = seat.name.channel.as_str(),
+            endpoint = seat.who.endpoint().as_str(),
+            sid = seat.session.sid(),
+            client:% = self.handshake.shown_address(),
+            why = ending.as_str(),
+            seconds = figures.duration.as_secs_f64(),
+            messages_in = figures.messages_in,
+            messages_out = figures.messages_out,
+            bytes_in = figures.bytes_in,
+            bytes_out = figures.bytes_out,
+            longest_queue = figures.longest_queue,
+            ping_ms = figures.round_trip.map(|ping| ping.as_secs_f64() * 1e3);
+            "leave"
+        );
     }
 
     /// Why it ended, once it has.
@@ -437,7 +483,9 @@ impl Client {
                 return false;
             }
         }
-        self.outbox.borrow_mut().push(frame);
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.push(frame);
+        self.tally.queued(outbox.len());
         self.stuck_since.get().is_none() && self.set_dirty()
     }
 
@@ -466,6 +514,7 @@ impl Client {
             match self.socket.try_write(&scratch) {
                 Ok(written) => {
                     self.outbox.borrow_mut().advance(written);
+                    self.tally.written(written);
                     if self.stuck_since.get().is_some() {
                         self.stuck_since.set(Some(shared.now.get()));
                     }

@@ -210,7 +210,10 @@ impl Clients {
         for client in self.table.borrow().values() {
             match client.due(&self.deadlines, now) {
                 None => {}
-                Some(Due::Ping) => self.push(client, Frame::Own(frame::ping())),
+                Some(Due::Ping) => {
+                    client.tally().pinged();
+                    self.push(client, Frame::Own(frame::ping()));
+                }
                 Some(Due::NotJoined) => client.close(
                     Ending::NotJoined,
                     "no channel.join within join_timeout",

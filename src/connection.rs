@@ -92,19 +92,20 @@ fn serve(socket: TcpStream, arrived: Arrived, worker: Rc<Worker>) {
     let client = clients::with(|clients| {
         let now = clients.shared().now.get();
         let first_ping = clients.first_ping();
-        let client = clients.insert(Client::new(socket, outbox, rate, now, first_ping));
+        let client = clients.insert(Client::new(
+            socket, outbox, rate, handshake, now, first_ping,
+        ));
         clients.mark(&client);
         client
     });
     let unread = Rc::new(RefCell::new(unread));
     let max_message_bytes = worker.settings.session.max_message_bytes;
     let inbound = Inbound::new(client.clone(), unread.clone(), max_message_bytes);
-    let session = SessionActor::new(client.clone(), worker.clone(), handshake.clone(), join);
+    let session = SessionActor::new(client.clone(), worker.clone(), join);
     let codec = Codec::new().max_size(max_message_bytes);
     actix_rt::spawn(Connection(Some(Live {
         client,
         worker,
-        handshake,
         unread,
         context: Some(Box::pin(WebsocketContext::with_codec(
             session, inbound, codec,
@@ -120,7 +121,6 @@ struct Connection<S>(Option<Live<S>>);
 struct Live<S> {
     client: Rc<Client>,
     worker: Rc<Worker>,
-    handshake: Arc<Handshake>,
     unread: Rc<RefCell<BytesMut>>,
     /// The session with its context; dropped when it is over, however it ended.
     context: Option<Pin<Box<S>>>,
@@ -264,7 +264,6 @@ where
         let Self {
             client,
             worker,
-            handshake,
             unread,
             context,
             ..
@@ -275,6 +274,7 @@ where
         let Ok(client) = Rc::try_unwrap(client) else {
             return log::error!("a connection that was to move is still held here; it is closed");
         };
+        let handshake = client.handshake().clone();
         let (socket, unsent, rate) = client.into_parts();
         let socket = match socket.into_std() {
             Ok(socket) => socket,

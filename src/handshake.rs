@@ -1,6 +1,6 @@
 //! What a client's upgrade request said, kept for as long as the connection lives.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::admission::{Counted, CountedAddress};
 
@@ -15,4 +15,20 @@ pub struct Handshake {
     pub counted: Arc<Counted>,
     /// and its address, where that was not known when it was accepted.
     pub counted_address: Option<CountedAddress>,
+}
+
+impl Handshake {
+    /// The client's address for the log.
+    pub fn shown_address(&self) -> impl fmt::Display {
+        struct Shown(Option<IpAddr>);
+        impl fmt::Display for Shown {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    Some(address) => write!(f, "{address}"),
+                    None => f.write_str("unknown"),
+                }
+            }
+        }
+        Shown(self.client)
+    }
 }

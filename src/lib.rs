@@ -42,6 +42,8 @@ pub mod room;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod tally;
+pub mod throttle;
 pub mod ticket;
 pub mod upgrade;
 pub mod worker;

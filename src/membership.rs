@@ -3,13 +3,14 @@
 //! Every way out of a session (a close, an error, a timeout, a cut socket, a panic) drops the
 //! connection's [`Membership`], and that is the one place from which the room hears of it.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 
 use crate::{
     ending::Ending,
-    ids::{MemberId, RoomId, SessionId},
+    ids::{MemberId, RoomId, RoomName, SessionId},
+    protocol::event::Who,
 };
 
 /// To the registry: a session is over without having asked.
@@ -24,31 +25,35 @@ pub struct SessionEnded {
     pub ending: Ending,
 }
 
-/// That a connection is in a room, from the moment the room grants it.
-pub struct Membership {
+/// A member's place in a room.
+#[derive(Clone, Debug)]
+pub struct Seat {
     /// The room.
     pub room: RoomId,
     /// Who it is there.
     pub member: MemberId,
     /// Its session.
     pub session: SessionId,
+    /// The room's name, for the log.
+    pub name: Rc<RoomName>,
+    /// Its own names, for the log.
+    pub who: Arc<Who>,
+}
+
+/// That a connection is in a room, from the moment the room grants it.
+pub struct Membership {
+    /// Where it is.
+    pub seat: Seat,
     registry: Option<Rc<Recipient<SessionEnded>>>,
     /// Why it ends; what a panic leaves behind is a loss.
     ending: Ending,
 }
 
 impl Membership {
-    /// A membership that `registry` hears of when it is dropped.
-    pub fn new(
-        room: RoomId,
-        member: MemberId,
-        session: SessionId,
-        registry: Rc<Recipient<SessionEnded>>,
-    ) -> Self {
+    /// Has `registry` hear of it when it is dropped.
+    pub fn guarded_by(seat: Seat, registry: Rc<Recipient<SessionEnded>>) -> Self {
         Self {
-            room,
-            member,
-            session,
+            seat,
             registry: Some(registry),
             ending: Ending::Lost,
         }
@@ -70,8 +75,8 @@ impl Drop for Membership {
     fn drop(&mut self) {
         if let Some(registry) = self.registry.take() {
             registry.do_send(SessionEnded {
-                room: self.room,
-                member: self.member,
+                room: self.seat.room,
+                member: self.seat.member,
                 ending: self.ending,
             });
         }

@@ -5,19 +5,18 @@ pub mod member;
 mod roster;
 pub mod state;
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use actix::prelude::*;
 
 use crate::{
     admission::CountedRoom,
-    client::Phase,
+    client::{Client, Phase},
     clients::{self, Clients},
     ending::Ending,
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
-    logging::Quoted,
     media::MediaServers,
-    membership::{Membership, SessionEnded},
+    membership::{Membership, Seat, SessionEnded},
     outbox::Frame,
     protocol::{
         error::{ErrorCode, Refusal},
@@ -72,7 +71,9 @@ pub enum RoomReport {
 /// A room.
 pub struct RoomActor {
     id: RoomId,
-    name: RoomName,
+    name: Rc<RoomName>,
+    opened: Instant,
+    most_members: usize,
     state: RoomState,
     media: Arc<MediaServers>,
     _counted: CountedRoom,
@@ -98,7 +99,9 @@ impl RoomActor {
     ) -> Self {
         Self {
             id,
-            name,
+            name: Rc::new(name),
+            opened: Instant::now(),
+            most_members: 0,
             state: RoomState::with_max_members(max_members),
             media,
             _counted: counted,
@@ -116,7 +119,6 @@ impl RoomActor {
         clients::with(|clients| {
             let mut asker = asker;
             for output in outputs.drain(..) {
-                self.log(&output);
                 match output {
                     Output::Answer(answer) => {
                         if let Some(asker) = asker.take() {
@@ -127,7 +129,10 @@ impl RoomActor {
                         number,
                         event,
                         except,
-                    } => self.tell(number, &event, except, clients),
+                    } => {
+                        self.log(&event);
+                        self.tell(number, &event, except, clients);
+                    }
                     Output::Replaced(connection) => {
                         if let Some(client) = clients.get(connection) {
                             client.unseat(
@@ -141,20 +146,39 @@ impl RoomActor {
             }
         });
         self.outputs = outputs;
+        self.most_members = self.most_members.max(self.state.members().len());
     }
 
     fn answer(&self, answer: Result<Answer, Refusal>, ticket: Ticket, clients: &Clients) {
         let frame = match answer {
-            Err(refusal) => return ticket.refuse(&refusal),
+            Err(refusal) => {
+                if ticket.is_join() {
+                    log::info!(
+                        app = self.name.app.as_str(),
+                        channel = self.name.channel.as_str(),
+                        err = refusal.code as u16,
+                        reason:% = refusal.message;
+                        "join refused"
+                    );
+                }
+                return ticket.refuse(&refusal);
+            }
             Ok(Answer::Joined {
                 member,
                 session,
                 who,
                 last_event,
             }) => {
+                let seat = Seat {
+                    room: self.id,
+                    member,
+                    session,
+                    name: self.name.clone(),
+                    who: who.clone(),
+                };
                 if let Some(client) = clients.get(ticket.client()) {
-                    let registry = self.session_ends.clone();
-                    client.enter(Membership::new(self.id, member, session, registry));
+                    self.log_join(&seat, &client);
+                    client.enter(Membership::guarded_by(seat, self.session_ends.clone()));
                 }
                 Frame::Own(ticket.reply_to().joined(&Joined {
                     session,
@@ -193,25 +217,34 @@ impl RoomActor {
         }
     }
 
-    /// Who came, who went, who published what. What people say to each other is nobody's here.
-    fn log(&self, output: &Output) {
-        let Output::Event { event, .. } = output else {
-            return;
-        };
+    /// Who published what. Who comes and goes is logged where it is known as whom and why; what
+    /// people say to each other is nobody's.
+    fn log(&self, event: &RoomEvent) {
         let (what, who, stream) = match event {
-            RoomEvent::Join(who) => ("join", who, None),
-            RoomEvent::Leave(who) => ("leave", who, None),
-            RoomEvent::Publish(who, stream) => ("publish", who, Some(stream)),
-            RoomEvent::Unpublish(who, stream) => ("unpublish", who, Some(stream)),
-            RoomEvent::Broadcast(..) => return,
+            RoomEvent::Publish(who, stream) => ("publish", who, stream),
+            RoomEvent::Unpublish(who, stream) => ("unpublish", who, stream),
+            RoomEvent::Join(_) | RoomEvent::Leave(_) | RoomEvent::Broadcast(..) => return,
         };
         log::info!(
-            "{what} app={} channel={} endpoint={}{}{}",
-            Quoted(self.name.app.as_str()),
-            Quoted(self.name.channel.as_str()),
-            Quoted(who.endpoint().as_str()),
-            if stream.is_some() { " stream=" } else { "" },
-            Quoted(stream.map_or("", |stream| stream.as_str())),
+            app = self.name.app.as_str(),
+            channel = self.name.channel.as_str(),
+            endpoint = who.endpoint().as_str(),
+            stream = stream.as_str();
+            "{what}"
+        );
+    }
+
+    fn log_join(&self, seat: &Seat, client: &Client) {
+        log::info!(
+            app = self.name.app.as_str(),
+            channel = self.name.channel.as_str(),
+            endpoint = seat.who.endpoint().as_str(),
+            sid = seat.session.sid(),
+            client:% = client.handshake().shown_address(),
+            device = seat.who.device().as_str(),
+            role = self.state.member(seat.member).map_or("", |member| member.role.as_str()),
+            members = self.state.members().len();
+            "join"
         );
     }
 
@@ -299,6 +332,15 @@ impl Drop for RoomActor {
     /// A room that dies of a defect tells its members and the registry. At an orderly end nobody
     /// is in it, and there is nothing to say.
     fn drop(&mut self) {
+        log::info!(
+            app = self.name.app.as_str(),
+            channel = self.name.channel.as_str(),
+            seconds = self.opened.elapsed().as_secs_f64(),
+            most_members = self.most_members,
+            members_in_all = self.state.joins(),
+            events = self.state.last_event();
+            "room closed"
+        );
         if self.state.is_empty() && !std::thread::panicking() {
             return;
         }

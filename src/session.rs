@@ -3,7 +3,7 @@
 //! What it says itself (a 400, a pong, a close) goes through the client's outbox like all that
 //! the room says. It never waits: a request's answer is the business of its ticket.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use actix::prelude::*;
 use actix_http::ws::Item;
@@ -14,7 +14,6 @@ use crate::{
     client::{Client, Handover, Phase},
     clients,
     ending::Ending,
-    handshake::Handshake,
     ids::Device,
     outbox::Frame,
     protocol::{
@@ -26,7 +25,7 @@ use crate::{
     rate::Verdict,
     registry::ToRoom,
     room::{Join, MemberRequest},
-    ticket::Ticket,
+    ticket::{Kind, Ticket},
     worker::Worker,
 };
 
@@ -43,7 +42,6 @@ pub struct PendingJoin {
 pub struct SessionActor {
     client: Rc<Client>,
     worker: Rc<Worker>,
-    handshake: Arc<Handshake>,
     pending_join: Option<PendingJoin>,
     /// The message so far whose last fragment has not come.
     unfinished: Vec<u8>,
@@ -55,19 +53,13 @@ pub struct SessionActor {
 
 impl SessionActor {
     /// The session of `client`; `pending_join` is done first.
-    pub fn new(
-        client: Rc<Client>,
-        worker: Rc<Worker>,
-        handshake: Arc<Handshake>,
-        pending_join: Option<PendingJoin>,
-    ) -> Self {
+    pub fn new(client: Rc<Client>, worker: Rc<Worker>, pending_join: Option<PendingJoin>) -> Self {
         if pending_join.is_some() {
             client.hold();
         }
         Self {
             client,
             worker,
-            handshake,
             pending_join,
             unfinished: Vec::new(),
             unfinished_refused: false,
@@ -116,6 +108,14 @@ impl SessionActor {
             }
         };
         if let Err(refusal) = self.request(&envelope, &reply_to) {
+            if envelope.is_join() {
+                log::info!(
+                    client:% = self.client.handshake().shown_address(),
+                    err = refusal.code as u16,
+                    reason:% = refusal.message;
+                    "join refused"
+                );
+            }
             self.say(reply_to.refused(&refusal));
         }
     }
@@ -132,8 +132,11 @@ impl SessionActor {
                     .client
                     .seat(&envelope.session)
                     .ok_or_else(Refusal::no_such_session)?;
-                let moves = action == Action::Leave;
-                let ticket = Ticket::new(&self.client, reply_to.clone(), moves);
+                let kind = match action {
+                    Action::Leave => Kind::Leave,
+                    _ => Kind::Stay,
+                };
+                let ticket = Ticket::new(&self.client, reply_to.clone(), kind);
                 self.worker.registry.do_send(ToRoom {
                     room,
                     request: MemberRequest {
@@ -149,7 +152,7 @@ impl SessionActor {
 
     fn join(&mut self, mut join: JoinRequest, reply_to: ReplyTo) -> Result<(), Refusal> {
         if join.device.is_none()
-            && let Some(device) = &self.handshake.device
+            && let Some(device) = &self.client.handshake().device
         {
             let device = Device::new(device)
                 .map_err(|e| Refusal::bad_request(format!("device of the URL {e}")))?;
@@ -176,7 +179,7 @@ impl SessionActor {
 
     /// Joins a room of this thread.
     fn enter(&self, request: JoinRequest, reply_to: ReplyTo) {
-        let ticket = Ticket::new(&self.client, reply_to, true);
+        let ticket = Ticket::new(&self.client, reply_to, Kind::Join);
         self.worker.registry.do_send(Join { ticket, request });
     }
 
@@ -263,6 +266,7 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
             }
             Ok(Message::Pong(payload)) => {
                 self.admits(payload.len());
+                self.client.tally().ponged();
             }
             Ok(Message::Nop) => {}
             Ok(Message::Close(reason)) => self.farewell(reason),

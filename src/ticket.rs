@@ -11,6 +11,24 @@ use crate::{
     },
 };
 
+/// What a request does to where its client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// channel.join
+    Join,
+    /// channel.leave
+    Leave,
+    /// Any other.
+    Stay,
+}
+
+impl Kind {
+    /// Whether no further frame is let in until it is answered.
+    fn moves(self) -> bool {
+        self != Self::Stay
+    }
+}
+
 /// Travels with a request from the session to the room. Whoever drops it unanswered (a dead
 /// mailbox, a room that panicked) has thereby answered 503: a client that waits for an answer
 /// gets exactly one, whatever happens to its request.
@@ -18,19 +36,18 @@ use crate::{
 pub struct Ticket {
     client: ConnectionId,
     reply_to: ReplyTo,
-    /// Whether it is a join or a leave: until it is answered, no further frame is let in.
-    moves: bool,
+    kind: Kind,
     answered: bool,
 }
 
 impl Ticket {
     /// For a request of `client`, which must be one of this thread's.
-    pub fn new(client: &Client, reply_to: ReplyTo, moves: bool) -> Self {
-        client.request_begins(moves);
+    pub fn new(client: &Client, reply_to: ReplyTo, kind: Kind) -> Self {
+        client.request_begins(kind.moves());
         Self {
             client: client.id(),
             reply_to,
-            moves,
+            kind,
             answered: false,
         }
     }
@@ -38,6 +55,11 @@ impl Ticket {
     /// Who asked.
     pub fn client(&self) -> ConnectionId {
         self.client
+    }
+
+    /// Whether it is a join's.
+    pub fn is_join(&self) -> bool {
+        self.kind == Kind::Join
     }
 
     /// What an answer repeats of the request.
@@ -61,7 +83,7 @@ impl Ticket {
         clients::try_with(|clients| {
             if let Some(client) = clients.get(self.client) {
                 clients.push(&client, frame);
-                client.request_ends(self.moves, clients.shared());
+                client.request_ends(self.kind.moves(), clients.shared());
             }
         });
     }

@@ -141,6 +141,16 @@ impl RoomState {
         self.position(id).map(|at| &self.members[at])
     }
 
+    /// How many members there have been in all.
+    pub fn joins(&self) -> u64 {
+        self.joins
+    }
+
+    /// The number of the last event.
+    pub fn last_event(&self) -> u64 {
+        self.last_event
+    }
+
     /// Whether nobody is there.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()

@@ -133,6 +133,11 @@ impl Admission {
             .map(|_| CountedRoom(self.counts.clone()))
     }
 
+    /// How many rooms there are.
+    pub fn rooms(&self) -> usize {
+        self.counts.rooms.load(Ordering::Relaxed)
+    }
+
     /// The client's address: the peer's own, or, where that is a trusted proxy, the rightmost hop
     /// of its `X-Forwarded-For` lines that is none. What is no address ends the walk at the hop
     /// before it: nobody vouches for what stands further left.

@@ -21,6 +21,7 @@ use crate::{
     outbox::{Frame, Outbox},
     protocol::{error::CloseCode, event, frame, reply::ReplyTo, request::JoinRequest},
     rate::{RateLimit, Verdict},
+    stats::Stats,
     tally::Tally,
 };
 
@@ -43,6 +44,8 @@ pub struct Shared {
     pub send_timeout: Millis,
     /// Lent to whoever reads from a socket or writes to one.
     pub scratch: RefCell<Vec<u8>>,
+    /// The thread's counters.
+    pub stats: Arc<Stats>,
 }
 
 /// Whether the connection still serves its client.
@@ -287,8 +290,10 @@ impl Client {
     }
 
     /// Counts a frame of `bytes` payload against its rate limit.
-    pub fn count(&self, bytes: usize) -> Verdict {
+    pub fn count(&self, bytes: usize, shared: &Shared) -> Verdict {
         self.tally.received(bytes);
+        shared.stats.frames_in.add(1);
+        shared.stats.bytes_in.add(bytes as u64);
         match &mut *self.rate.borrow_mut() {
             Some(rate) => rate.count(bytes),
             None => Verdict::Admitted,
@@ -510,11 +515,16 @@ impl Client {
     pub fn flush(&self, shared: &Shared) {
         let mut scratch = shared.scratch.borrow_mut();
         while !self.is_flushed() {
+            let oldest = self.outbox.borrow().first_event();
             self.outbox.borrow().gather(&mut scratch);
             match self.socket.try_write(&scratch) {
                 Ok(written) => {
                     self.outbox.borrow_mut().advance(written);
                     self.tally.written(written);
+                    shared.stats.bytes_out.add(written as u64);
+                    if let Some(oldest) = oldest {
+                        shared.stats.delivery_delay.observe(oldest.elapsed());
+                    }
                     if self.stuck_since.get().is_some() {
                         self.stuck_since.set(Some(shared.now.get()));
                     }

@@ -14,6 +14,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -26,8 +27,9 @@ use crate::{
     ending::Ending,
     ids::ConnectionId,
     outbox::{Frame, GATHER_BYTES},
-    protocol::frame,
+    protocol::{error::ErrorCode, frame, request::Method},
     settings,
+    stats::Stats,
 };
 
 /// Sockets that are flushed before the thread looks for news. A room of thousands must not hold
@@ -54,9 +56,9 @@ pub struct Clients {
 }
 
 /// Starts the flusher and the ticker of this thread. To be called once on each worker thread.
-pub fn start(session: &settings::Session) {
+pub fn start(session: &settings::Session, stats: Arc<Stats>) {
     CLIENTS.with(|cell| {
-        let clients = cell.get_or_init(|| Rc::new(Clients::new(session)));
+        let clients = cell.get_or_init(|| Rc::new(Clients::new(session, stats)));
         actix_rt::spawn(flush_for_ever(clients.clone()));
         actix_rt::spawn(tick_for_ever(clients.clone()));
     });
@@ -79,7 +81,7 @@ pub fn try_with<R>(f: impl FnOnce(&Clients) -> R) -> Option<R> {
 }
 
 impl Clients {
-    fn new(session: &settings::Session) -> Self {
+    fn new(session: &settings::Session, stats: Arc<Stats>) -> Self {
         let millis = |d: Duration| Millis::try_from(d.as_millis()).unwrap_or(Millis::MAX / 2);
         Self {
             table: RefCell::default(),
@@ -91,6 +93,7 @@ impl Clients {
                 send_queue_bytes: session.send_queue_bytes,
                 send_timeout: millis(session.send_timeout),
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
+                stats,
             },
             deadlines: Deadlines {
                 join_timeout: millis(session.join_timeout),
@@ -164,6 +167,18 @@ impl Clients {
         }
     }
 
+    /// Answers one client's request; `err` is the answer's, where it is not 0.
+    pub fn answer(
+        &self,
+        client: &Client,
+        method: Option<Method>,
+        err: Option<ErrorCode>,
+        frame: Frame,
+    ) {
+        self.shared.stats.answered(method, err);
+        self.push(client, frame);
+    }
+
     /// Has a client flushed at the end of this turn.
     pub fn mark(&self, client: &Client) {
         if client.set_dirty() {
@@ -204,7 +219,8 @@ impl Clients {
         }
     }
 
-    fn tick(&self) {
+    fn tick(&self, late: Duration) {
+        self.shared.stats.worker_turn.observe(late);
         let now = Millis::try_from(self.epoch.elapsed().as_millis()).unwrap_or(Millis::MAX);
         self.shared.now.set(now);
         for client in self.table.borrow().values() {
@@ -262,7 +278,7 @@ async fn tick_for_ever(clients: Rc<Clients>) {
     let mut ticks = tokio::time::interval(clients.tick_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        clients.tick();
+        let due = ticks.tick().await;
+        clients.tick(due.elapsed());
     }
 }

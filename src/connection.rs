@@ -150,6 +150,7 @@ where
         {
             live.hand_over(handover);
         }
+        // Otherwise the destructor takes it out.
         Poll::Ready(())
     }
 }
@@ -159,7 +160,10 @@ impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         if let Some(live) = self.0.take() {
             live.client.lose(Ending::Lost);
-            clients::try_with(|clients| clients.remove(live.client.id()));
+            clients::try_with(|clients| {
+                clients.shared().stats.ended(live.client.ending());
+                clients.remove(live.client.id());
+            });
         }
     }
 }

@@ -5,14 +5,14 @@
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use actix_rt::ArbiterHandle;
 
-use crate::{admission::Admission, ids::RoomName};
+use crate::{admission::Admission, ids::RoomName, stats::Stats};
 
 /// All workers of a server.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Crew {
     hasher: RandomState,
     admission: Admission,
     draining: AtomicBool,
+    stats: Mutex<Vec<Arc<Stats>>>,
 }
 
 impl Crew {
@@ -34,6 +35,7 @@ impl Crew {
             hasher: RandomState::new(),
             admission,
             draining: AtomicBool::new(false),
+            stats: Mutex::default(),
         }
     }
 
@@ -63,6 +65,22 @@ impl Crew {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ArbiterHandle>> {
         // A list that is only pushed to is whole at every moment.
         self.arbiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// New counters for a thread.
+    pub fn count_for_thread(&self) -> Arc<Stats> {
+        let stats = Arc::new(Stats::default());
+        self.lock_stats().push(stats.clone());
+        stats
+    }
+
+    /// The counters of all threads.
+    pub fn stats(&self) -> Vec<Arc<Stats>> {
+        self.lock_stats().clone()
+    }
+
+    fn lock_stats(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Stats>>> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The server's door.

@@ -4,7 +4,7 @@
 //! has one order. A frame that many receive is shared, and is only copied out when the socket is
 //! about to take it: a reader that stops reading holds references, not copies.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{collections::VecDeque, rc::Rc, time::Instant};
 
 use crate::{
     ids::SessionId,
@@ -82,6 +82,14 @@ impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// When the first frame's event happened, if it is an event's.
+    pub fn first_event(&self) -> Option<Instant> {
+        match self.frames.front() {
+            Some(Frame::Event(event)) => Some(event.at()),
+            _ => None,
+        }
     }
 
     /// How many frames wait.
@@ -173,7 +181,7 @@ mod tests {
     #[test]
     fn an_event_carries_the_session_of_its_time() {
         let who = Who::new(Endpoint::new("a").unwrap(), Device::default());
-        let event = Rc::new(RoomEvent::Join(who).encode(0));
+        let event = Rc::new(RoomEvent::Join(who).encode(0, Instant::now()));
         let (first, second) = (SessionId::generate(), SessionId::generate());
         let mut outbox = Outbox::default();
         for session in [first, second] {

@@ -8,7 +8,7 @@ use actix_web::{
     web,
 };
 
-use crate::{crew::Crew, upgrade};
+use crate::{crew::Crew, metrics, upgrade};
 
 const PAGE: &str = include_str!("web/index.html");
 
@@ -19,6 +19,7 @@ pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
         .route("/", web::get().to(page))
         .route("/healthz", web::get().to(health))
         .route("/readyz", web::get().to(health))
+        .route("/metrics", web::get().to(metrics))
         .route(upgrade::PATH, web::to(upgrade_required));
 }
 
@@ -37,6 +38,18 @@ async fn health(crew: web::Data<Crew>) -> HttpResponse {
         HttpResponse::Ok()
             .content_type("text/plain; charset=utf-8")
             .body("ok")
+    }
+}
+
+async fn metrics(crew: web::Data<Crew>) -> HttpResponse {
+    match metrics::encode(&crew) {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(text),
+        Err(error) => {
+            log::error!("the figures cannot be written: {error}");
+            HttpResponse::InternalServerError().finish()
+        }
     }
 }
 

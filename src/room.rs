@@ -25,6 +25,7 @@ use crate::{
         request::{Action, JoinRequest},
     },
     room::state::{Answer, Command, Joining, Output, RoomState},
+    stats::EVENTS,
     ticket::Ticket,
 };
 
@@ -115,8 +116,14 @@ impl RoomActor {
     /// Applies a command and sends what comes of it; the answer, if there is one, to `asker`.
     fn apply(&mut self, command: Command, asker: Option<Ticket>) {
         let mut outputs = std::mem::take(&mut self.outputs);
+        let (members, streams) = (self.state.members().len(), self.state.streams());
         self.state.apply(command, &mut outputs);
         clients::with(|clients| {
+            let stats = &clients.shared().stats;
+            stats.room_resized(members, self.state.members().len());
+            stats
+                .streams
+                .add(self.state.streams() as i64 - streams as i64);
             let mut asker = asker;
             for output in outputs.drain(..) {
                 match output {
@@ -202,6 +209,15 @@ impl RoomActor {
     /// Sends an event to all but one. It is written once, or twice where some understand event
     /// numbers and some do not.
     fn tell(&self, number: u64, event: &RoomEvent, except: Option<MemberId>, clients: &Clients) {
+        let stats = &clients.shared().stats;
+        if let Some(kind) = EVENTS.iter().position(|name| *name == event.name()) {
+            stats.events[kind].add(1);
+        }
+        if let RoomEvent::Join(_) = event {
+            stats.joins.add(1);
+        }
+        let now = Instant::now();
+        let mut deliveries = 0;
         let mut numbered: Option<Rc<EventFrame>> = None;
         let mut plain: Option<Rc<EventFrame>> = None;
         for member in self.state.members() {
@@ -209,12 +225,14 @@ impl RoomActor {
                 continue;
             }
             let frame = if member.numbered {
-                numbered.get_or_insert_with(|| Rc::new(event.encode(number)))
+                numbered.get_or_insert_with(|| Rc::new(event.encode(number, now)))
             } else {
-                plain.get_or_insert_with(|| Rc::new(event.encode(0)))
+                plain.get_or_insert_with(|| Rc::new(event.encode(0, now)))
             };
             clients.push_to(member.connection, Frame::Event(frame.clone()));
+            deliveries += 1;
         }
+        stats.deliveries.add(deliveries);
     }
 
     /// Who published what. Who comes and goes is logged where it is known as whom and why; what
@@ -344,6 +362,11 @@ impl Drop for RoomActor {
         if self.state.is_empty() && !std::thread::panicking() {
             return;
         }
+        clients::try_with(|clients| {
+            let stats = &clients.shared().stats;
+            stats.room_resized(self.state.members().len(), 0);
+            stats.streams.add(-(self.state.streams() as i64));
+        });
         // By their guards, not by the state: a panic may have left that anyhow.
         clients::try_with(|clients| {
             for client in clients.all() {

@@ -69,7 +69,7 @@ impl SessionActor {
 
     /// Counts a frame against the rate limit; whether it is let in.
     fn admits(&mut self, bytes: usize) -> bool {
-        let verdict = self.client.count(bytes);
+        let verdict = clients::with(|clients| self.client.count(bytes, clients.shared()));
         self.goes_on |= verdict == Verdict::Last;
         verdict == Verdict::Admitted
     }
@@ -88,10 +88,11 @@ impl SessionActor {
             Ok((_, reply_to)) | Err(EnvelopeError::Refused(reply_to, _)) => reply_to,
             Err(EnvelopeError::NotAnObject(_)) => return,
         };
-        self.say(reply_to.refused(&Refusal::new(
+        let refusal = Refusal::new(
             ErrorCode::TooManyRequests,
             "too many messages or bytes a second; slow down",
-        )));
+        );
+        self.refuse(&reply_to, &refusal);
     }
 
     /// One whole message.
@@ -99,7 +100,7 @@ impl SessionActor {
         let (envelope, reply_to) = match Envelope::parse(text) {
             Ok(parsed) => parsed,
             Err(EnvelopeError::Refused(reply_to, refusal)) => {
-                return self.say(reply_to.refused(&refusal));
+                return self.refuse(&reply_to, &refusal);
             }
             Err(EnvelopeError::NotAnObject(error)) => {
                 let session = self.client.session();
@@ -116,7 +117,7 @@ impl SessionActor {
                     "join refused"
                 );
             }
-            self.say(reply_to.refused(&refusal));
+            self.refuse(&reply_to, &refusal);
         }
     }
 
@@ -216,6 +217,13 @@ impl SessionActor {
         }
     }
 
+    /// Answers with an error, without asking the room.
+    fn refuse(&self, reply_to: &ReplyTo, refusal: &Refusal) {
+        let frame = Frame::Own(reply_to.refused(refusal));
+        let (method, err) = (reply_to.method, Some(refusal.code));
+        clients::with(|clients| clients.answer(&self.client, method, err, frame));
+    }
+
     fn say(&self, bytes: Vec<u8>) {
         clients::with(|clients| clients.push(&self.client, Frame::Own(bytes)));
     }
@@ -266,7 +274,12 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
             }
             Ok(Message::Pong(payload)) => {
                 self.admits(payload.len());
-                self.client.tally().ponged();
+                if let Some(round_trip) = self.client.tally().ponged() {
+                    clients::with(|clients| {
+                        let stats = &clients.shared().stats;
+                        stats.ping_round_trip.observe(round_trip);
+                    });
+                }
             }
             Ok(Message::Nop) => {}
             Ok(Message::Close(reason)) => self.farewell(reason),

@@ -69,20 +69,20 @@ impl Ticket {
 
     /// Answers.
     pub fn answer(mut self, frame: Frame) {
-        self.give(frame);
+        self.give(None, frame);
     }
 
     /// Answers with an error.
     pub fn refuse(mut self, refusal: &Refusal) {
         let frame = Frame::Own(self.reply_to.refused(refusal));
-        self.give(frame);
+        self.give(Some(refusal.code), frame);
     }
 
-    fn give(&mut self, frame: Frame) {
+    fn give(&mut self, err: Option<ErrorCode>, frame: Frame) {
         self.answered = true;
         clients::try_with(|clients| {
             if let Some(client) = clients.get(self.client) {
-                clients.push(&client, frame);
+                clients.answer(&client, self.reply_to.method, err, frame);
                 client.request_ends(self.kind.moves(), clients.shared());
             }
         });
@@ -97,7 +97,7 @@ impl Drop for Ticket {
                 "the request was lost in a failure of the server; try it again",
             );
             let frame = Frame::Own(self.reply_to.refused(&refusal));
-            self.give(frame);
+            self.give(Some(refusal.code), frame);
         }
     }
 }

@@ -16,9 +16,11 @@ use futures_util::SinkExt;
 
 use crate::{
     admission::{self, Counted},
-    connection,
+    clients, connection,
     handshake::Handshake,
     http_socket::HttpSocket,
+    stats::REFUSALS,
+    throttle::Throttle,
     worker::Worker,
 };
 
@@ -35,59 +37,98 @@ pub async fn upgrade(
 ) -> Result<(), Infallible> {
     match check(&request).and_then(|()| admit(&request, &worker)) {
         Ok(handshake) => accept(&request, handshake, framed, worker).await,
-        Err((response, text)) => refuse(response, text, framed).await,
+        Err(refused) => {
+            count(&refused, &request);
+            refuse(refused.response, refused.text, framed).await;
+        }
     }
     Ok(())
 }
 
-type Refused = (Response<()>, String);
+/// An upgrade that is not granted.
+struct Refused {
+    response: Response<()>,
+    text: String,
+    /// One of [`REFUSALS`].
+    reason: &'static str,
+}
 
-fn refused(status: StatusCode, text: impl fmt::Display) -> Refused {
+fn refused(reason: &'static str, status: StatusCode, text: impl fmt::Display) -> Refused {
     let mut response = Response::with_body(status, ());
     response.head_mut().headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    (response, format!("{text}"))
+    Refused {
+        response,
+        text: format!("{text}\n"),
+        reason,
+    }
+}
+
+/// Counts it; and warns where it is the operator's affair and not only the client's.
+fn count(refused: &Refused, request: &Request) {
+    static WARNING: Throttle = Throttle::new();
+    if let Some(at) = REFUSALS.iter().position(|reason| *reason == refused.reason) {
+        clients::with(|clients| clients.shared().stats.refusals[at].add(1));
+    }
+    if refused.response.status() == StatusCode::SERVICE_UNAVAILABLE
+        && let Some(suppressed) = WARNING.permit()
+    {
+        log::warn!(
+            reason = refused.reason,
+            peer:? = request.head().peer_addr,
+            suppressed = suppressed;
+            "upgrade refused"
+        );
+    }
 }
 
 /// Whether it is a WebSocket handshake.
 fn check(request: &Request) -> Result<(), Refused> {
     if request.path() != PATH {
-        return Err(refused(StatusCode::NOT_FOUND, "the WebSocket is at /ws"));
+        return Err(refused(
+            "handshake",
+            StatusCode::NOT_FOUND,
+            "the WebSocket is at /ws",
+        ));
     }
     if request.method() != Method::GET {
-        let (mut response, text) = refused(
+        let mut refused = refused(
+            "handshake",
             StatusCode::METHOD_NOT_ALLOWED,
             "a WebSocket begins with a GET",
         );
-        response
+        refused
+            .response
             .head_mut()
             .headers_mut()
             .insert(header::ALLOW, HeaderValue::from_static("GET"));
-        return Err((response, text));
+        return Err(refused);
     }
     if request.version() < Version::HTTP_11 {
         return Err(refused(
+            "handshake",
             StatusCode::BAD_REQUEST,
             "a WebSocket begins with HTTP/1.1",
         ));
     }
     if let Err(error) = ws::verify_handshake(request.head()) {
         let status = Response::from(error).status();
-        let (mut response, text) = refused(
+        let mut refused = refused(
+            "handshake",
             status,
             "this is no WebSocket handshake of RFC 6455, version 13",
         );
         if status == StatusCode::UPGRADE_REQUIRED {
-            let headers = response.head_mut().headers_mut();
+            let headers = refused.response.head_mut().headers_mut();
             headers.insert(
                 header::SEC_WEBSOCKET_VERSION,
                 HeaderValue::from_static("13"),
             );
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
-        return Err((response, text));
+        return Err(refused);
     }
     Ok(())
 }
@@ -96,6 +137,7 @@ fn check(request: &Request) -> Result<(), Refused> {
 fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
     if worker.crew.is_draining() {
         return Err(refused(
+            "draining",
             StatusCode::SERVICE_UNAVAILABLE,
             "the server shuts down",
         ));
@@ -121,13 +163,14 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
             counted_address,
         }),
         Err(reason) => {
-            let status = match reason {
-                admission::Refused::Origin => StatusCode::FORBIDDEN,
-                admission::Refused::Full | admission::Refused::FullForAddress => {
-                    StatusCode::SERVICE_UNAVAILABLE
+            let (word, status) = match reason {
+                admission::Refused::Origin => ("origin", StatusCode::FORBIDDEN),
+                admission::Refused::Full => ("full", StatusCode::SERVICE_UNAVAILABLE),
+                admission::Refused::FullForAddress => {
+                    ("full_for_address", StatusCode::SERVICE_UNAVAILABLE)
                 }
             };
-            Err(refused(status, reason))
+            Err(refused(word, status, reason))
         }
     }
 }

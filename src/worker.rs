@@ -34,7 +34,7 @@ impl Worker {
     ) -> Rc<Self> {
         WORKER.with(|cell| {
             cell.get_or_init(|| {
-                clients::start(&settings.session);
+                clients::start(&settings.session, crew.count_for_thread());
                 Rc::new(Self {
                     index: crew.enlist(Arbiter::current()),
                     registry: RegistryActor::new(

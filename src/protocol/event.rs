@@ -5,7 +5,7 @@
 //! is. Receivers that understand event numbers get the number as `cseq`, the others 0: two texts
 //! at most.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -78,13 +78,22 @@ pub enum RoomEvent {
 }
 
 impl RoomEvent {
-    /// Writes the event under `cseq`: the room's event number, or 0.
-    pub fn encode(&self, cseq: u64) -> EventFrame {
-        let (name, who) = match self {
-            Self::Join(who) | Self::Leave(who) => ("endpoint", who),
-            Self::Publish(who, _) | Self::Unpublish(who, _) => ("stream", who),
-            Self::Broadcast(who, _) => ("broadcast", who),
-        };
+    /// The event's name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Join(_) | Self::Leave(_) => "endpoint",
+            Self::Publish(..) | Self::Unpublish(..) => "stream",
+            Self::Broadcast(..) => "broadcast",
+        }
+    }
+
+    /// Writes the event, which happened at `at`, under `cseq`: the room's event number, or 0.
+    pub fn encode(&self, cseq: u64, at: Instant) -> EventFrame {
+        let (Self::Join(who)
+        | Self::Leave(who)
+        | Self::Publish(who, _)
+        | Self::Unpublish(who, _)
+        | Self::Broadcast(who, _)) = self;
         let extra = match self {
             Self::Broadcast(_, payload) => payload.0.len(),
             _ => 0,
@@ -94,7 +103,7 @@ impl RoomEvent {
         out.extend_from_slice(b"{\"version\":0,\"cseq\":");
         write_number(cseq, out);
         out.extend_from_slice(b",\"event\":\"");
-        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(self.name().as_bytes());
         out.extend_from_slice(b"\",\"session\":\"");
         let session_from_payload = frame.payload_len();
         let out = frame.payload();
@@ -116,6 +125,7 @@ impl RoomEvent {
         let bytes = frame.finish(SessionId::LEN);
         let header = bytes.len() - payload;
         EventFrame {
+            at,
             split: header + session_from_payload,
             bytes,
         }
@@ -144,6 +154,7 @@ pub struct EventFrame {
     bytes: Vec<u8>,
     /// Where the session goes.
     split: usize,
+    at: Instant,
 }
 
 impl EventFrame {
@@ -155,6 +166,11 @@ impl EventFrame {
     /// The rest of the text.
     pub fn after_session(&self) -> &[u8] {
         &self.bytes[self.split..]
+    }
+
+    /// When it happened.
+    pub fn at(&self) -> Instant {
+        self.at
     }
 
     /// How many bytes a receiver gets.
@@ -209,7 +225,7 @@ mod tests {
     use super::*;
 
     fn text(event: &RoomEvent, cseq: u64, session: SessionId) -> String {
-        let frame = event.encode(cseq);
+        let frame = event.encode(cseq, Instant::now());
         let mut bytes = frame.before_session().to_vec();
         bytes.extend_from_slice(session.as_bytes());
         bytes.extend_from_slice(frame.after_session());

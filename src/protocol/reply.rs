@@ -12,12 +12,15 @@ use super::{
     error::Refusal,
     frame::TextFrame,
     json::{write_number, write_string},
+    request::Method,
 };
 use crate::ids::{Endpoint, SessionId};
 
 /// Where an answer goes back to: what it repeats of its request.
 #[derive(Clone, Debug, Default)]
 pub struct ReplyTo {
+    /// The request's method, where it is one of ours.
+    pub method: Option<Method>,
     /// The request's number.
     pub cseq: Cseq,
     /// The request's session, for the three methods whose answers repeat it.
@@ -127,6 +130,7 @@ mod tests {
 
     fn to(cseq: &str, session: Option<&str>) -> ReplyTo {
         ReplyTo {
+            method: None,
             cseq: Cseq::from_json(cseq).unwrap(),
             session: session.map(Into::into),
         }

@@ -18,7 +18,7 @@ use crate::ids::{App, Channel, Codec, Device, Endpoint, IdentifierError, RoomNam
 
 /// The seven methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
+pub enum Method {
     /// channel.join
     Join,
     /// channel.leave
@@ -36,17 +36,37 @@ enum Method {
 }
 
 impl Method {
+    /// All of them, in the order of their definition.
+    pub const ALL: [Self; 7] = [
+        Self::Join,
+        Self::Leave,
+        Self::StreamAdd,
+        Self::StreamDelete,
+        Self::ChannelDump,
+        Self::MediaServerDump,
+        Self::Broadcast,
+    ];
+
+    /// Its place in [`Method::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Join => "channel.join",
+            Self::Leave => "channel.leave",
+            Self::StreamAdd => "stream.add",
+            Self::StreamDelete => "stream.delete",
+            Self::ChannelDump => "channel.dump",
+            Self::MediaServerDump => "media_server.dump",
+            Self::Broadcast => "broadcast",
+        }
+    }
+
     fn from_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "channel.join" => Self::Join,
-            "channel.leave" => Self::Leave,
-            "stream.add" => Self::StreamAdd,
-            "stream.delete" => Self::StreamDelete,
-            "channel.dump" => Self::ChannelDump,
-            "media_server.dump" => Self::MediaServerDump,
-            "broadcast" => Self::Broadcast,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|method| method.as_str() == name)
     }
 
     /// Whether its answers repeat the request's `session` at the top.
@@ -100,6 +120,7 @@ impl<'a> Envelope<'a> {
             Some(raw) => json::string(raw),
         };
         let mut reply_to = ReplyTo {
+            method: known,
             cseq: Cseq::default(),
             session: known
                 .filter(|method| method.reply_has_session())

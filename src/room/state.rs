@@ -105,6 +105,8 @@ pub struct RoomState {
     joins: u64,
     /// The number of the last event.
     last_event: u64,
+    /// How many members publish.
+    streams: usize,
     /// The answer to channel.dump while it is true.
     roster: Option<Rc<[u8]>>,
 }
@@ -144,6 +146,11 @@ impl RoomState {
     /// How many members there have been in all.
     pub fn joins(&self) -> u64 {
         self.joins
+    }
+
+    /// How many members publish.
+    pub fn streams(&self) -> usize {
+        self.streams
     }
 
     /// The number of the last event.
@@ -243,7 +250,8 @@ impl RoomState {
             );
         }
         let stream_id = stream.stream_id.clone();
-        self.members[at].stream = Some(Box::new(stream));
+        let before = self.members[at].stream.replace(Box::new(stream));
+        self.streams += usize::from(before.is_none());
         let who = self.members[at].who.clone();
         out.push(Output::Answer(Ok(Answer::Done)));
         // The same stream again is announced again: the media was pushed anew, so everybody has
@@ -270,6 +278,7 @@ impl RoomState {
             );
         }
         let who = publisher.who.clone();
+        self.streams -= 1;
         out.push(Output::Answer(Ok(Answer::Done)));
         self.changed(
             RoomEvent::Unpublish(who, stream_id.clone()),
@@ -301,6 +310,7 @@ impl RoomState {
     fn remove(&mut self, at: usize, except: Option<MemberId>, out: &mut Vec<Output>) -> Member {
         let mut member = self.members.remove(at);
         if let Some(stream) = member.stream.take() {
+            self.streams -= 1;
             let event = RoomEvent::Unpublish(member.who.clone(), stream.stream_id);
             self.changed(event, except, out);
         }

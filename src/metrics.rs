@@ -1,0 +1,224 @@
+//! The figures at /metrics, as Prometheus and OpenMetrics read them. docs/metrics.md lists them.
+//!
+//! Never a label by room, channel or endpoint: there are as many of those as clients like.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{
+    crew::Crew,
+    ending::Ending,
+    protocol::request::Method,
+    stats::{Counter, EVENTS, Gauge, Histogram, REFUSALS, RESULTS, ROOM_SIZES, Stats, sum_of},
+};
+
+/// All figures as text.
+///
+/// # Errors
+/// None that is known: the text is written to memory.
+pub fn encode(crew: &Arc<Crew>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("meeting_server");
+    registry.register_collector(Box::new(Figures(crew.clone())));
+    let mut out = String::new();
+    text::encode(&mut out, &registry)?;
+    Ok(out)
+}
+
+#[derive(Debug)]
+struct Figures(Arc<Crew>);
+
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.0.stats();
+        let mut page = Page {
+            encoder,
+            stats: &stats,
+        };
+        let gauge = |of: fn(&Stats) -> &Gauge| stats.iter().map(|s| of(s).get()).sum::<i64>();
+        let admission = self.0.admission();
+
+        page.info(
+            "build",
+            "What is running",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+        )?;
+        page.gauge(
+            "connections",
+            "Connections, silent ones and plain HTTP included",
+            admission.connections() as i64,
+        )?;
+        page.gauge("sessions", "Members of rooms", gauge(|s| &s.sessions))?;
+        page.gauge("rooms", "Rooms", admission.rooms() as i64)?;
+        page.gauge(
+            "streams",
+            "Streams that are published",
+            gauge(|s| &s.streams),
+        )?;
+        page.rooms_by_size()?;
+        page.counter("joins", "Joins that were granted", |s| &s.joins)?;
+        page.counter("frames_received", "Frames from clients", |s| &s.frames_in)?;
+        page.counter("received_bytes", "Their payload in bytes", |s| &s.bytes_in)?;
+        page.counter("sent_bytes", "Bytes that sockets took", |s| &s.bytes_out)?;
+        page.requests()?;
+        page.labelled(
+            "events",
+            "Events of rooms",
+            "event",
+            EVENTS.into_iter().enumerate(),
+            |s, at| &s.events[at],
+        )?;
+        page.counter("deliveries", "Events sent to members", |s| &s.deliveries)?;
+        page.disconnects()?;
+        page.labelled(
+            "refusals",
+            "Upgrades that were refused",
+            "reason",
+            REFUSALS.into_iter().enumerate(),
+            |s, at| &s.refusals[at],
+        )?;
+        page.histogram(
+            "delivery_delay_seconds",
+            "From an event to the write that carried it, of the oldest in each write",
+            |s| &s.delivery_delay,
+        )?;
+        page.histogram("ping_round_trip_seconds", "From a ping to its pong", |s| {
+            &s.ping_round_trip
+        })?;
+        page.histogram(
+            "worker_turn_seconds",
+            "How long a turn of a worker's event loop kept its ticker waiting",
+            |s| &s.worker_turn,
+        )
+    }
+}
+
+struct Page<'e, 's> {
+    encoder: DescriptorEncoder<'e>,
+    stats: &'s [Arc<Stats>],
+}
+
+impl Page<'_, '_> {
+    fn sum(&self, of: impl Fn(&Stats) -> &Counter) -> u64 {
+        self.stats.iter().map(|stats| of(stats).get()).sum()
+    }
+
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
+        self.encoder
+            .encode_descriptor(name, help, None, MetricType::Info)?
+            .encode_info(&labels)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, gauge.metric_type())?;
+        gauge.encode(encoder)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, of: impl Fn(&Stats) -> &Counter) -> fmt::Result {
+        let counter = ConstCounter::new(self.sum(of));
+        let encoder = self
+            .encoder
+            .encode_descriptor(name, help, None, counter.metric_type())?;
+        counter.encode(encoder)
+    }
+
+    fn labelled(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (usize, &'static str)>,
+        of: impl Fn(&Stats, usize) -> &Counter,
+    ) -> fmt::Result {
+        let stats = self.stats;
+        let mut family = self
+            .encoder
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (at, value) in values {
+            let sum: u64 = stats.iter().map(|stats| of(stats, at).get()).sum();
+            let labels = [(label, value)];
+            ConstCounter::new(sum).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn rooms_by_size(&mut self) -> fmt::Result {
+        let stats = self.stats;
+        let mut family = self.encoder.encode_descriptor(
+            "rooms_by_size",
+            "Rooms of at most so many members, and of more than the bound before",
+            None,
+            MetricType::Gauge,
+        )?;
+        let bounds = ROOM_SIZES.iter().map(usize::to_string);
+        for (at, bound) in bounds.chain(["more".to_owned()]).enumerate() {
+            let sum: i64 = stats.iter().map(|stats| stats.rooms[at].get()).sum();
+            let labels = [("members", bound)];
+            ConstGauge::new(sum).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// Only the pairs that have occurred: most methods cannot have most results.
+    fn requests(&mut self) -> fmt::Result {
+        let stats = self.stats;
+        let mut family = self.encoder.encode_descriptor(
+            "requests",
+            "Answers to requests, by method and result",
+            None,
+            MetricType::Counter,
+        )?;
+        let methods = Method::ALL.iter().map(|method| method.as_str());
+        for (row, method) in methods.chain(["unknown"]).enumerate() {
+            for (column, result) in RESULTS.iter().enumerate() {
+                let sum: u64 = stats.iter().map(|s| s.requests[row][column].get()).sum();
+                if sum == 0 {
+                    continue;
+                }
+                let result = result.map_or("ok".to_owned(), |err| (err as u16).to_string());
+                let labels = [("method", method), ("result", &result)];
+                ConstCounter::new(sum).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn disconnects(&mut self) -> fmt::Result {
+        let stats = self.stats;
+        let mut family = self.encoder.encode_descriptor(
+            "disconnects",
+            "Connections that ended, by the server's close code (none: it sent none of its own)",
+            None,
+            MetricType::Counter,
+        )?;
+        for (at, ending) in Ending::ALL.into_iter().enumerate() {
+            let sum: u64 = stats.iter().map(|stats| stats.endings[at].get()).sum();
+            let code = ending
+                .close_code()
+                .map_or("none".to_owned(), |code| (code as u16).to_string());
+            let labels = [("code", code.as_str()), ("reason", ending.as_str())];
+            ConstCounter::new(sum).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        of: impl Fn(&Stats) -> &Histogram,
+    ) -> fmt::Result {
+        let sum = sum_of(self.stats.iter().map(|stats| of(stats)));
+        self.encoder
+            .encode_descriptor(name, help, None, MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(sum.sum, sum.count, &sum.buckets, None)
+    }
+}

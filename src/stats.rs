@@ -1,0 +1,239 @@
+//! Counters: one set a thread, written by that thread alone, summed when somebody asks. So
+//! counting costs the hot path a plain addition.
+
+use std::{
+    array,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use crate::{
+    ending::Ending,
+    protocol::{error::ErrorCode, request::Method},
+};
+
+/// A number that only grows. One thread writes it, any may read it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it; on its own thread alone, since it is no atomic addition.
+    pub fn add(&self, n: u64) {
+        let sum = self.0.load(Ordering::Relaxed).wrapping_add(n);
+        self.0.store(sum, Ordering::Relaxed);
+    }
+
+    /// What it stands at.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down. One thread writes it, any may read it.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds to it; on its own thread alone.
+    pub fn add(&self, n: i64) {
+        let sum = self.0.load(Ordering::Relaxed) + n;
+        self.0.store(sum, Ordering::Relaxed);
+    }
+
+    /// What it stands at.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Durations by size.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// One for each of [`Histogram::BOUNDS_US`], and one for what is longer.
+    buckets: [Counter; Histogram::BOUNDS_US.len() + 1],
+    sum_us: Counter,
+    worst_us: AtomicU64,
+}
+
+impl Histogram {
+    /// The upper bounds of the buckets in microseconds.
+    pub const BOUNDS_US: [u64; 14] = [
+        50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+        1_000_000, 5_000_000,
+    ];
+
+    /// Takes a duration in.
+    pub fn observe(&self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = Self::BOUNDS_US.partition_point(|bound| *bound < us);
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+        if us > self.worst_us.load(Ordering::Relaxed) {
+            self.worst_us.store(us, Ordering::Relaxed);
+        }
+    }
+
+    /// The worst since the last time it was asked.
+    pub fn take_worst(&self) -> Duration {
+        Duration::from_micros(self.worst_us.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// How members are counted by the size of their room: the upper bounds of the buckets.
+pub const ROOM_SIZES: [usize; 9] = [1, 2, 5, 10, 25, 50, 100, 500, 1_000];
+
+/// The results of a request, in the order of their counters.
+pub const RESULTS: [Option<ErrorCode>; 7] = [
+    None,
+    Some(ErrorCode::BadRequest),
+    Some(ErrorCode::NotFound),
+    Some(ErrorCode::Conflict),
+    Some(ErrorCode::Gone),
+    Some(ErrorCode::TooManyRequests),
+    Some(ErrorCode::Unavailable),
+];
+
+/// The events of a room, in the order of their counters.
+pub const EVENTS: [&str; 3] = ["endpoint", "stream", "broadcast"];
+
+/// Why an upgrade is refused, in the order of their counters.
+pub const REFUSALS: [&str; 5] = [
+    "handshake",
+    "draining",
+    "full",
+    "full_for_address",
+    "origin",
+];
+
+/// The counters of one thread.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Members of rooms.
+    pub sessions: Gauge,
+    /// Streams that are published.
+    pub streams: Gauge,
+    /// Rooms by size, see [`ROOM_SIZES`].
+    pub rooms: [Gauge; ROOM_SIZES.len() + 1],
+    /// Joins that were granted.
+    pub joins: Counter,
+    /// Frames from clients, control frames included.
+    pub frames_in: Counter,
+    /// Their payload in bytes.
+    pub bytes_in: Counter,
+    /// Bytes that sockets took.
+    pub bytes_out: Counter,
+    /// Answers, by method (the last row: no method that is known) and result.
+    pub requests: [[Counter; RESULTS.len()]; Method::ALL.len() + 1],
+    /// Events of rooms, by kind.
+    pub events: [Counter; EVENTS.len()],
+    /// Events sent to members.
+    pub deliveries: Counter,
+    /// Connections that ended, by [`Ending::ALL`].
+    pub endings: [Counter; Ending::ALL.len()],
+    /// Upgrades that were refused, by [`REFUSALS`].
+    pub refusals: [Counter; REFUSALS.len()],
+    /// From an event to the write that carried it, of the oldest in each write.
+    pub delivery_delay: Histogram,
+    /// From a ping to its pong.
+    pub ping_round_trip: Histogram,
+    /// How late the thread's ticker came: how long a turn of the event loop kept it waiting.
+    pub worker_turn: Histogram,
+}
+
+impl Stats {
+    /// A request was answered.
+    pub fn answered(&self, method: Option<Method>, err: Option<ErrorCode>) {
+        let row = method.map_or(Method::ALL.len(), Method::index);
+        let column = RESULTS.iter().position(|result| *result == err);
+        if let Some(column) = column {
+            self.requests[row][column].add(1);
+        }
+    }
+
+    /// A room has grown or shrunk; 0 is no room.
+    pub fn room_resized(&self, before: usize, after: usize) {
+        let bucket = |members: usize| ROOM_SIZES.partition_point(|bound| *bound < members);
+        if before > 0 {
+            self.rooms[bucket(before)].add(-1);
+        }
+        if after > 0 {
+            self.rooms[bucket(after)].add(1);
+        }
+        self.sessions.add(after as i64 - before as i64);
+    }
+
+    /// A connection has ended.
+    pub fn ended(&self, ending: Ending) {
+        self.endings[ending as usize].add(1);
+    }
+}
+
+/// A histogram's figures, of all threads together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramSum {
+    /// In seconds.
+    pub sum: f64,
+    /// How many there were.
+    pub count: u64,
+    /// Upper bound in seconds, and how many were in this bucket.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+/// Adds up one histogram of many threads.
+pub fn sum_of<'a>(parts: impl Iterator<Item = &'a Histogram>) -> HistogramSum {
+    let mut counts: [u64; Histogram::BOUNDS_US.len() + 1] = array::from_fn(|_| 0);
+    let mut sum_us = 0;
+    for part in parts {
+        for (count, bucket) in counts.iter_mut().zip(&part.buckets) {
+            *count += bucket.get();
+        }
+        sum_us += part.sum_us.get();
+    }
+    let bounds = Histogram::BOUNDS_US.iter().map(|us| *us as f64 / 1e6);
+    HistogramSum {
+        sum: sum_us as f64 / 1e6,
+        count: counts.iter().sum(),
+        buckets: bounds.chain([f64::MAX]).zip(counts).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_into_the_bucket_whose_bound_they_do_not_pass() {
+        let one = Histogram::default();
+        let other = Histogram::default();
+        one.observe(Duration::from_micros(50));
+        one.observe(Duration::from_micros(51));
+        other.observe(Duration::from_secs(60));
+        let sum = sum_of([&one, &other].into_iter());
+        assert_eq!(sum.count, 3);
+        assert_eq!(sum.buckets[0], (50e-6, 1));
+        assert_eq!(sum.buckets[1], (100e-6, 1));
+        assert_eq!(sum.buckets.last(), Some(&(f64::MAX, 1)));
+        assert_eq!(other.take_worst(), Duration::from_secs(60));
+        assert_eq!(other.take_worst(), Duration::ZERO);
+    }
+
+    #[test]
+    fn rooms_move_between_the_buckets_of_their_sizes() {
+        let stats = Stats::default();
+        for (before, after) in [(0, 1), (1, 2), (2, 3), (3, 2)] {
+            stats.room_resized(before, after);
+        }
+        let rooms: Vec<i64> = stats.rooms.iter().map(Gauge::get).collect();
+        assert_eq!(rooms, [0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(stats.sessions.get(), 2);
+        stats.room_resized(2, 0);
+        assert!(stats.rooms.iter().all(|gauge| gauge.get() == 0));
+    }
+
+    #[test]
+    fn every_ending_has_its_own_counter() {
+        for (at, ending) in Ending::ALL.into_iter().enumerate() {
+            assert_eq!(ending as usize, at);
+        }
+    }
+}

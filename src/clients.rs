@@ -11,7 +11,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -25,7 +25,7 @@ use tokio::time::MissedTickBehavior;
 use crate::{
     client::{Client, Deadlines, Due, Millis, Phase, Shared},
     ending::Ending,
-    ids::ConnectionId,
+    ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
     protocol::{error::ErrorCode, frame, request::Method},
     settings,
@@ -61,6 +61,23 @@ pub fn start(session: &settings::Session, stats: Arc<Stats>) {
         let clients = cell.get_or_init(|| Rc::new(Clients::new(session, stats)));
         actix_rt::spawn(flush_for_ever(clients.clone()));
         actix_rt::spawn(tick_for_ever(clients.clone()));
+    });
+}
+
+/// Says goodbye to everybody on this thread, for the server goes down: to those in no room at
+/// once, then to one room after another, all of them `within` this time.
+pub fn dismiss_all(within: Duration) {
+    let open = with(Clients::rooms);
+    actix_rt::spawn(async move {
+        let begun = tokio::time::Instant::now();
+        let rooms = u32::try_from(open.len()).unwrap_or(u32::MAX).max(1);
+        with(|clients| clients.dismiss(None));
+        for (n, room) in (0..).zip(open) {
+            tokio::time::sleep_until(begun + within * n / rooms).await;
+            with(|clients| clients.dismiss(Some(room)));
+        }
+        // Who has left its room meanwhile.
+        with(|clients| clients.dismiss(None));
     });
 }
 
@@ -212,10 +229,18 @@ impl Clients {
         !self.dirty.borrow().is_empty()
     }
 
-    /// Says goodbye to everybody: the server goes down.
-    pub fn dismiss_all(&self) {
+    /// The rooms in which somebody is.
+    fn rooms(&self) -> BTreeSet<RoomId> {
+        let table = self.table.borrow();
+        table.values().filter_map(|client| client.room()).collect()
+    }
+
+    /// Says goodbye to those in this room, or in none.
+    fn dismiss(&self, room: Option<RoomId>) {
         for client in self.all() {
-            client.dismiss(self.next_fraction_of(RETURN_SPREAD), &self.shared);
+            if client.room() == room {
+                client.dismiss(self.next_fraction_of(RETURN_SPREAD), &self.shared);
+            }
         }
     }
 

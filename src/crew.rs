@@ -8,11 +8,18 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use actix::{Message, Recipient};
 use actix_rt::ArbiterHandle;
 
 use crate::{admission::Admission, ids::RoomName, stats::Stats};
+
+/// To a registry: it is there if it answers.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AreYouThere;
 
 /// All workers of a server.
 #[derive(Debug)]
@@ -23,6 +30,7 @@ pub struct Crew {
     hasher: RandomState,
     admission: Admission,
     draining: AtomicBool,
+    registries: Mutex<Vec<Recipient<AreYouThere>>>,
     stats: Mutex<Vec<Arc<Stats>>>,
 }
 
@@ -35,6 +43,7 @@ impl Crew {
             hasher: RandomState::new(),
             admission,
             draining: AtomicBool::new(false),
+            registries: Mutex::default(),
             stats: Mutex::default(),
         }
     }
@@ -65,6 +74,29 @@ impl Crew {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ArbiterHandle>> {
         // A list that is only pushed to is whole at every moment.
         self.arbiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker's registry, to be asked whether it is there.
+    pub fn enlist_registry(&self, registry: Recipient<AreYouThere>) {
+        self.lock_registries().push(registry);
+    }
+
+    /// Whether every worker's registry answers within `timeout`.
+    pub async fn is_alive(&self, timeout: Duration) -> bool {
+        let registries = self.lock_registries().clone();
+        for registry in registries {
+            let answer = tokio::time::timeout(timeout, registry.send(AreYouThere)).await;
+            if !matches!(answer, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn lock_registries(&self) -> std::sync::MutexGuard<'_, Vec<Recipient<AreYouThere>>> {
+        self.registries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// New counters for a thread.

@@ -39,6 +39,7 @@ pub mod pages;
 pub mod protocol;
 pub mod rate;
 pub mod registry;
+pub mod report;
 pub mod room;
 pub mod server;
 pub mod session;

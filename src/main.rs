@@ -47,13 +47,13 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         return print(&settings);
     }
     logging::start(&settings.log);
-    let stop = async {
-        if let Err(error) = server::signalled().await {
+    let signalled = async |times| {
+        if let Err(error) = server::signalled(times).await {
             log::error!("signals cannot be caught: {error}");
         }
     };
     Server::bind(settings)
-        .and_then(|server| server.run(stop))
+        .and_then(|server| server.run(signalled(1), signalled(2)))
         .map_err(|error| Failure::new(error, 1))
 }
 

@@ -1,6 +1,6 @@
-//! What the server answers over plain HTTP: its page, and whether it is well.
+//! What the server answers over plain HTTP: its page, and how it is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse,
@@ -12,15 +12,33 @@ use crate::{crew::Crew, metrics, upgrade};
 
 const PAGE: &str = include_str!("web/index.html");
 
-/// The routes.
-pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
+/// How long a worker's registry may take to say that it is there.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The routes that clients and load balancers need.
+pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, demo: bool) {
     config
         .app_data(web::Data::from(crew.clone()))
-        .route("/", web::get().to(page))
         .route("/healthz", web::get().to(health))
-        .route("/readyz", web::get().to(health))
-        .route("/metrics", web::get().to(metrics))
         .route(upgrade::PATH, web::to(upgrade_required));
+    if demo {
+        config.route("/", web::get().to(page));
+    }
+}
+
+/// The routes that are the operator's.
+pub fn configure_ops(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
+    config
+        .app_data(web::Data::from(crew.clone()))
+        .route("/readyz", web::get().to(health))
+        .route("/livez", web::get().to(alive))
+        .route("/metrics", web::get().to(metrics));
+}
+
+fn plain(status: StatusCode, text: &'static str) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("text/plain; charset=utf-8")
+        .body(text)
 }
 
 async fn page() -> HttpResponse {
@@ -31,13 +49,17 @@ async fn page() -> HttpResponse {
 
 async fn health(crew: web::Data<Crew>) -> HttpResponse {
     if crew.is_draining() {
-        HttpResponse::ServiceUnavailable()
-            .content_type("text/plain; charset=utf-8")
-            .body("draining\n")
+        plain(StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else {
-        HttpResponse::Ok()
-            .content_type("text/plain; charset=utf-8")
-            .body("ok")
+        plain(StatusCode::OK, "ok")
+    }
+}
+
+async fn alive(crew: web::Data<Crew>) -> HttpResponse {
+    if crew.is_alive(ALIVE_WITHIN).await {
+        plain(StatusCode::OK, "ok")
+    } else {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker does not answer")
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use crate::{
-    crew::Crew,
+    crew::{AreYouThere, Crew},
     ids::RoomId,
     media::MediaServers,
     membership::SessionEnded,
@@ -120,6 +120,12 @@ impl Handler<RoomReport> for RegistryActor {
             RoomReport::Failed { room } => self.directory.remove(room),
         }
     }
+}
+
+impl Handler<AreYouThere> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: AreYouThere, _: &mut Self::Context) {}
 }
 
 impl Drop for RegistryActor {

@@ -3,12 +3,13 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use actix_http::{HttpService, Protocol, error::DispatchError};
-use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App, dev::AppConfig};
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
@@ -19,7 +20,7 @@ use tokio::{
 
 use crate::{
     admission::Admission, clients, crew::Crew, http_socket::HttpSocket, media::MediaServers, pages,
-    settings::Settings, upgrade::upgrade, worker::Worker,
+    report::report_for_ever, settings::Settings, upgrade::upgrade, worker::Worker,
 };
 
 /// Why a server does not start or go on.
@@ -45,6 +46,7 @@ pub enum ServerError {
 /// A server that listens and does not serve yet.
 pub struct Server {
     listener: TcpListener,
+    ops_listener: Option<TcpListener>,
     settings: Arc<Settings>,
     crew: Arc<Crew>,
 }
@@ -53,7 +55,7 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// [`ServerError::Bind`] where the address cannot be had, [`ServerError::NotYet`] for settings
+    /// [`ServerError::Bind`] where an address cannot be had, [`ServerError::NotYet`] for settings
     /// that would have to be ignored at somebody's peril.
     pub fn bind(settings: Settings) -> Result<Self, ServerError> {
         if !settings.auth.keys.is_empty() {
@@ -62,13 +64,15 @@ impl Server {
         if !settings.tls.cert_file.is_empty() {
             return Err(ServerError::NotYet("tls.cert_file"));
         }
-        let addr = settings.server.bind;
-        let listener = listen(addr, settings.server.max_pending)
-            .map_err(|source| ServerError::Bind { addr, source })?;
+        let backlog = settings.server.max_pending;
+        let listener = listen(settings.server.bind, backlog)?;
+        let ops_bind = settings.server.ops_bind;
+        let ops_listener = ops_bind.map(|addr| listen(addr, backlog)).transpose()?;
         let admission = Admission::new(&settings);
         let crew = Arc::new(Crew::new(settings.worker_count(), admission));
         Ok(Self {
             listener,
+            ops_listener,
             settings: Arc::new(settings),
             crew,
         })
@@ -82,34 +86,70 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is done, then says goodbye to everybody and returns. To be called
-    /// outside of any event loop: it brings its own.
+    /// Where the operator's pages are, if that is elsewhere.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn ops_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.ops_listener
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()
+    }
+
+    /// Serves until `stop` is done, then says goodbye to everybody, or until `abort` is, and
+    /// returns. To be called outside of any event loop: it brings its own.
     ///
     /// # Errors
     /// What keeps it from serving.
-    pub fn run(self, stop: impl Future<Output = ()> + 'static) -> Result<(), ServerError> {
-        actix_rt::System::new().block_on(self.serve(stop))
+    pub fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        abort: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
+        actix_rt::System::new().block_on(self.serve(stop, abort))
     }
 
-    async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ServerError> {
+    async fn serve(
+        self,
+        stop: impl Future<Output = ()>,
+        abort: impl Future<Output = ()>,
+    ) -> Result<(), ServerError> {
+        self.log_start()?;
         let Self {
             listener,
+            ops_listener,
             settings,
             crew,
         } = self;
-        let workers = settings.worker_count();
-        log::info!(
-            "meeting-server {} listens on {}, workers {workers}",
-            env!("CARGO_PKG_VERSION"),
-            listener.local_addr()?,
-        );
         let media = Arc::new(MediaServers::new(&settings.media_servers));
+        let mut server = actix_server::Server::build()
+            .workers(settings.worker_count())
+            .max_concurrent_connections(usize::MAX)
+            .disable_signals();
+        let with_ops = ops_listener.is_none();
+        if let Some(ops_listener) = ops_listener {
+            let (settings, crew) = (settings.clone(), crew.clone());
+            server = server.listen("operator", ops_listener, move || {
+                let crew = crew.clone();
+                let pages = App::new().configure(|config| pages::configure_ops(config, &crew));
+                let http = HttpService::build()
+                    .client_request_timeout(Duration::ZERO)
+                    .finish(map_config(pages, |_| AppConfig::default()));
+                accept(settings.session.join_timeout).and_then(http)
+            })?;
+        }
         let factory = {
             let (settings, crew) = (settings.clone(), crew.clone());
             move || {
                 let worker = Worker::on_this_thread(&settings, &media, &crew);
                 let (crew, door) = (crew.clone(), crew.clone());
-                let pages = App::new().configure(|config| pages::configure(config, &crew));
+                let pages = App::new().configure(|config| {
+                    pages::configure(config, &crew, settings.server.demo);
+                    if with_ops {
+                        pages::configure_ops(config, &crew);
+                    }
+                });
                 let http = HttpService::build()
                     .on_connect_ext(move |socket: &HttpSocket, extensions| {
                         let peer = socket.get_ref().peer_addr().ok().map(|peer| peer.ip());
@@ -121,73 +161,110 @@ impl Server {
                         upgrade(upgrading, worker.clone())
                     }))
                     .finish(map_config(pages, |_| AppConfig::default()));
-                let join_timeout = settings.session.join_timeout;
-                fn_service(move |socket: TcpStream| async move {
-                    // An answer that is followed by an event must not wait for the client's ACK.
-                    socket.set_nodelay(true)?;
-                    let peer = socket.peer_addr().ok();
-                    let socket = HttpSocket::new(socket, join_timeout);
-                    Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
-                })
-                .and_then(http)
+                accept(settings.session.join_timeout).and_then(http)
             }
         };
-        let serving = actix_server::Server::build()
-            .workers(workers)
-            .max_concurrent_connections(usize::MAX)
-            .disable_signals()
-            .listen("meeting-server", listener, factory)?
-            .run();
+        let serving = server.listen("meeting-server", listener, factory)?.run();
         let handle = serving.handle();
         let serving = actix_rt::spawn(serving);
+        let reporting = report_for_ever(crew.clone(), settings.log.stats_interval);
+        let mut abort = pin!(abort);
         tokio::select! {
             () = stop => {}
+            () = &mut abort => {}
+            () = reporting => {}
             ended = serving => {
                 return Ok(ended.map_err(io::Error::other)??);
             }
         }
-        drain(&crew, settings.server.drain_timeout).await;
+        tokio::select! {
+            () = drain(&crew, settings.server.drain_timeout) => {}
+            () = abort => log::warn!("ended at once"),
+        }
         handle.stop(false).await;
+        Ok(())
+    }
+
+    fn log_start(&self) -> io::Result<()> {
+        let server = &self.settings.server;
+        log::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            bind:% = self.local_addr()?,
+            ops:? = self.ops_addr()?,
+            workers = self.settings.worker_count(),
+            max_connections = server.max_connections,
+            max_connections_per_ip = server.max_connections_per_ip,
+            max_rooms = self.settings.rooms.max_rooms,
+            max_members = self.settings.rooms.max_members,
+            rate_limit = self.settings.session.rate_limit;
+            "start"
+        );
+        log::warn!("open to everybody: no auth.keys are set, so anybody can take anybody's place");
         Ok(())
     }
 }
 
-fn listen(addr: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+/// Makes of an accepted connection one that speaks HTTP.
+fn accept(
+    join_timeout: Duration,
+) -> impl ServiceFactory<
+    TcpStream,
+    Config = (),
+    Response = (HttpSocket, Protocol, Option<SocketAddr>),
+    Error = DispatchError,
+    InitError = (),
+> {
+    fn_service(move |socket: TcpStream| async move {
+        // An answer that is followed by an event must not wait for the client's ACK.
+        socket.set_nodelay(true)?;
+        let peer = socket.peer_addr().ok();
+        let socket = HttpSocket::new(socket, join_timeout);
+        Ok((socket, Protocol::Http1, peer))
+    })
+}
+
+fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ServerError> {
+    let listener = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    };
+    listener().map_err(|source| ServerError::Bind { addr, source })
 }
 
 /// Tells everybody that the server goes down and waits until the last one has gone, or `timeout`
 /// has passed.
+///
+/// Each room says goodbye together, and the rooms of a thread one after another over the first
+/// half of the time, so that those who come back do not come all at once, whether they know of
+/// `retry_after_ms` or not.
 async fn drain(crew: &Crew, timeout: Duration) {
     crew.begin_drain();
-    log::info!("going down; connections {}", crew.admission().connections());
+    log::info!(connections = crew.admission().connections(); "going down");
     for arbiter in crew.arbiters() {
-        arbiter.spawn_fn(|| clients::with(clients::Clients::dismiss_all));
+        arbiter.spawn_fn(move || clients::dismiss_all(timeout / 2));
     }
     let begun = Instant::now();
     while crew.admission().connections() > 0 && begun.elapsed() < timeout {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    log::info!(
-        "gone down; connections left {}",
-        crew.admission().connections()
-    );
+    log::info!(connections_left = crew.admission().connections(); "gone down");
 }
 
-/// Done at the first SIGTERM or SIGINT.
+/// Done at the SIGTERM or SIGINT with this number, the first being 1.
 ///
 /// # Errors
 /// Where the system refuses to have them caught.
-pub async fn signalled() -> io::Result<()> {
+pub async fn signalled(times: usize) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => log::info!("SIGTERM"),
-        _ = interrupt.recv() => log::info!("SIGINT"),
+    for _ in 0..times {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
     Ok(())
 }

@@ -165,6 +165,12 @@ impl SessionActor {
                 "this connection is in a room; channel.leave it first",
             ));
         }
+        if self.worker.crew.is_draining() {
+            return Err(Refusal::new(
+                ErrorCode::Unavailable,
+                "the server shuts down; connect again after a while",
+            ));
+        }
         let home = self.worker.crew.home(&join.room);
         if home == self.worker.index {
             self.enter(join, reply_to);

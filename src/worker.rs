@@ -35,14 +35,13 @@ impl Worker {
         WORKER.with(|cell| {
             cell.get_or_init(|| {
                 clients::start(&settings.session, crew.count_for_thread());
+                let registry =
+                    RegistryActor::new(media.clone(), settings.rooms.max_members, crew.clone())
+                        .start();
+                crew.enlist_registry(registry.clone().recipient());
                 Rc::new(Self {
                     index: crew.enlist(Arbiter::current()),
-                    registry: RegistryActor::new(
-                        media.clone(),
-                        settings.rooms.max_members,
-                        crew.clone(),
-                    )
-                    .start(),
+                    registry,
                     settings: settings.clone(),
                     crew: crew.clone(),
                 })

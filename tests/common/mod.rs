@@ -46,11 +46,10 @@ impl Server {
         let addr = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
-            server
-                .run(async {
-                    let _ = stopped.await;
-                })
-                .unwrap();
+            let stop = async {
+                let _ = stopped.await;
+            };
+            server.run(stop, std::future::pending()).unwrap();
         });
         Self {
             addr,

@@ -83,15 +83,35 @@ pub enum Due {
     Cut(Ending),
 }
 
+/// What a client brings along beside its socket: from its upgrade, or from another thread.
+#[derive(Debug)]
+pub struct Baggage {
+    /// What its upgrade said.
+    pub handshake: Arc<Handshake>,
+    /// What is still to be written to it.
+    pub unsent: Vec<u8>,
+    /// How much it may say.
+    pub rate: Option<Box<RateLimit>>,
+    /// For how long it has been in no room.
+    pub outside_for: Millis,
+}
+
+/// A join on its way.
+#[derive(Debug)]
+pub struct PendingJoin {
+    /// The join.
+    pub join: JoinRequest,
+    /// Where its answer goes.
+    pub reply_to: ReplyTo,
+}
+
 /// A join that is to be done on another thread, the one of its room.
 #[derive(Debug)]
 pub struct Handover {
     /// The thread.
     pub worker: usize,
     /// The join.
-    pub join: JoinRequest,
-    /// Where its answer goes.
-    pub reply_to: ReplyTo,
+    pub pending: PendingJoin,
 }
 
 /// The last frames that a client is sent.
@@ -136,15 +156,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client on `socket`, whose `outbox` is not empty where it comes from another thread.
-    pub fn new(
-        socket: TcpStream,
-        outbox: Outbox,
-        rate: Option<Box<RateLimit>>,
-        handshake: Arc<Handshake>,
-        now: Millis,
-        first_ping: Millis,
-    ) -> Self {
+    /// A client on `socket`, with what it has brought along.
+    pub fn new(socket: TcpStream, baggage: Baggage, now: Millis, first_ping: Millis) -> Self {
+        let Baggage {
+            handshake,
+            unsent,
+            rate,
+            outside_for,
+        } = baggage;
+        let mut outbox = Outbox::default();
+        if !unsent.is_empty() {
+            outbox.push(Frame::Own(unsent));
+        }
         Self {
             id: Cell::default(),
             socket,
@@ -162,7 +185,7 @@ impl Client {
             held_back: Cell::new(false),
             task: RefCell::new(None),
             heard: Cell::new(now),
-            outside_since: Cell::new(now),
+            outside_since: Cell::new(now.saturating_sub(outside_for)),
             ping_due: Cell::new(now + first_ping),
             close_by: Cell::new(Millis::MAX),
             tally: Tally::default(),
@@ -185,13 +208,15 @@ impl Client {
         &self.socket
     }
 
-    /// Its socket, its unsent bytes and its rate limit, for another thread.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>, Option<Box<RateLimit>>) {
-        (
-            self.socket,
-            self.outbox.into_inner().into_bytes(),
-            self.rate.into_inner(),
-        )
+    /// Itself and what goes with it to another thread.
+    pub fn into_baggage(self, now: Millis) -> (TcpStream, Baggage) {
+        let baggage = Baggage {
+            handshake: self.handshake,
+            unsent: self.outbox.into_inner().into_bytes(),
+            rate: self.rate.into_inner(),
+            outside_for: now.saturating_sub(self.outside_since.get()),
+        };
+        (self.socket, baggage)
     }
 
     /// What its upgrade said.
@@ -270,7 +295,7 @@ impl Client {
         if self.unanswered.get() == 0
             && let Some(Parting { ending, frames }) = self.parting.take()
         {
-            self.close_with(ending, frames, shared);
+            self.close_at_once(ending, frames, shared);
         }
         if self.held_back.replace(false) {
             self.wake();
@@ -321,44 +346,46 @@ impl Client {
 
     // ----- the end -----
 
-    /// Says goodbye for something that the client did: an error event if there is one, then a
-    /// close frame. What it asked before is answered before; nothing more is let in.
+    /// Says goodbye: an error event if there is one, then a close frame. What the client has asked
+    /// is answered before; nothing more is let in.
     pub fn close(&self, ending: Ending, reason: &str, shared: &Shared) {
         let frames = self.goodbye(ending, reason);
-        self.part(ending, frames, shared);
+        self.close_after_answers(ending, frames, shared);
     }
 
-    /// The client has closed: its close frame is echoed once all that it asked is answered.
+    /// The client has closed: its close frame is echoed.
     pub fn echo_close(&self, echo: Vec<u8>, shared: &Shared) {
-        self.part(Ending::Closed, vec![echo], shared);
+        self.close_after_answers(Ending::Closed, vec![echo], shared);
     }
 
-    fn part(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
-        if self.unanswered.get() == 0 {
-            self.close_with(ending, frames, shared);
-        } else {
-            self.parting.replace(Some(Parting { ending, frames }));
-        }
+    /// The client's stream has ended without a close frame. It may still be reading.
+    pub fn end_of_stream(&self, shared: &Shared) {
+        self.close_after_answers(Ending::Lost, Vec::new(), shared);
     }
 
-    /// Says goodbye at once, whatever it has asked.
-    pub fn close_now(&self, ending: Ending, reason: &str, shared: &Shared) {
-        let frames = self.goodbye(ending, reason);
-        self.close_with(ending, frames, shared);
-    }
-
-    /// Says goodbye at once on the room's behalf, which knows that the member is none any more.
+    /// Says goodbye on the room's behalf, which knows that the member is none any more.
     pub fn unseat(&self, ending: Ending, reason: &str, shared: &Shared) {
         let frames = self.goodbye(ending, reason);
         self.leave(ending, shared);
-        self.close_with(ending, frames, shared);
+        self.close_after_answers(ending, frames, shared);
     }
 
-    /// Says goodbye at once because the server goes down; it may come back after so long.
+    /// Says goodbye because the server goes down; it may come back after so long.
     pub fn dismiss(&self, retry_after: Millis, shared: &Shared) {
         let event = event::server_shutdown(self.session(), retry_after);
         let close = frame::close(CloseCode::GoingAway, "the server shuts down");
-        self.close_with(Ending::Shutdown, vec![event, close], shared);
+        self.close_after_answers(Ending::Shutdown, vec![event, close], shared);
+    }
+
+    fn close_after_answers(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
+        if self.parting.borrow().is_some() {
+            return;
+        }
+        if self.unanswered.get() == 0 && !self.moving.get() {
+            self.close_at_once(ending, frames, shared);
+        } else {
+            self.parting.replace(Some(Parting { ending, frames }));
+        }
     }
 
     /// The frames that say why.
@@ -371,7 +398,7 @@ impl Client {
     }
 
     /// The session is over with these last frames; the socket follows when they have gone.
-    fn close_with(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
+    fn close_at_once(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
         if self.phase.get() != Phase::Open {
             return;
         }
@@ -440,7 +467,9 @@ impl Client {
     fn put_out(&self, shared: &Shared) {
         self.outbox.borrow_mut().drop_waiting();
         let why = "this client reads more slowly than its room speaks";
-        self.close_now(Ending::SlowConsumer, why, shared);
+        let frames = self.goodbye(Ending::SlowConsumer, why);
+        // Not after its answers: what it does not read needs no more of them.
+        self.close_at_once(Ending::SlowConsumer, frames, shared);
     }
 
     /// What is due at this time, asked again and again by the thread's ticker.
@@ -498,7 +527,7 @@ impl Client {
         let outbox = self.outbox.borrow();
         !outbox.is_empty()
             && (outbox.len() >= shared.send_queue
-                || outbox.bytes() + more > shared.send_queue_bytes)
+                || outbox.bytes_not_begun() + more > shared.send_queue_bytes)
     }
 
     /// Puts it on the list of those to be flushed. `false`: it was there already.

@@ -30,6 +30,7 @@ use crate::{
     protocol::{error::ErrorCode, frame, request::Method},
     settings,
     stats::Stats,
+    vital::Vital,
 };
 
 /// Sockets that are flushed before the thread looks for news. A room of thousands must not hold
@@ -71,13 +72,13 @@ pub fn dismiss_all(within: Duration) {
     actix_rt::spawn(async move {
         let begun = tokio::time::Instant::now();
         let rooms = u32::try_from(open.len()).unwrap_or(u32::MAX).max(1);
-        with(|clients| clients.dismiss(None));
+        with(|clients| clients.dismiss_room(None));
         for (n, room) in (0..).zip(open) {
             tokio::time::sleep_until(begun + within * n / rooms).await;
-            with(|clients| clients.dismiss(Some(room)));
+            with(|clients| clients.dismiss_room(Some(room)));
         }
         // Who has left its room meanwhile.
-        with(|clients| clients.dismiss(None));
+        with(|clients| clients.dismiss_room(None));
     });
 }
 
@@ -236,12 +237,17 @@ impl Clients {
     }
 
     /// Says goodbye to those in this room, or in none.
-    fn dismiss(&self, room: Option<RoomId>) {
+    fn dismiss_room(&self, room: Option<RoomId>) {
         for client in self.all() {
             if client.room() == room {
-                client.dismiss(self.next_fraction_of(RETURN_SPREAD), &self.shared);
+                self.dismiss(&client);
             }
         }
+    }
+
+    /// Says goodbye to one client: the server goes down.
+    pub fn dismiss(&self, client: &Client) {
+        client.dismiss(self.next_fraction_of(RETURN_SPREAD), &self.shared);
     }
 
     fn tick(&self, late: Duration) {
@@ -279,6 +285,7 @@ impl Clients {
 }
 
 async fn flush_for_ever(clients: Rc<Clients>) {
+    let _vital = Vital("the flusher");
     loop {
         poll_fn(|cx| {
             let mut flusher = clients.flusher.borrow_mut();
@@ -300,6 +307,7 @@ async fn flush_for_ever(clients: Rc<Clients>) {
 }
 
 async fn tick_for_ever(clients: Rc<Clients>) {
+    let _vital = Vital("the ticker");
     let mut ticks = tokio::time::interval(clients.tick_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -26,14 +26,13 @@ use futures_core::Stream;
 use tokio::net::TcpStream;
 
 use crate::{
-    client::{Client, Handover, Millis, Phase, Shared},
+    client::{Baggage, Client, Handover, Millis, PendingJoin, Phase, Shared},
     clients,
-    connection::inbound::Inbound,
+    connection::inbound::{Inbound, read_some},
     ending::Ending,
     handshake::Handshake,
-    outbox::{Frame, Outbox},
     rate::RateLimit,
-    session::{PendingJoin, SessionActor},
+    session::SessionActor,
     worker::Worker,
 };
 
@@ -43,75 +42,48 @@ const CLOSE_GRACE: Millis = 2_000;
 /// Reads of a closing client's last words in one go; then the others have their turn.
 const DISCARDS_A_TURN: usize = 16;
 
-/// What a connection brings along beside its socket.
-struct Arrived {
-    /// What its upgrade said.
-    handshake: Arc<Handshake>,
-    /// What was read from it and not yet looked at.
-    unread: BytesMut,
-    /// What is still to be written to it.
-    unsent: Vec<u8>,
-    /// How much it may say.
-    rate: Option<Box<RateLimit>>,
-    /// The join for which it has moved.
-    join: Option<PendingJoin>,
-}
-
 /// A connection begins on this thread, a worker's, which has accepted it.
 pub fn begin(socket: TcpStream, handshake: Arc<Handshake>, unread: BytesMut, worker: Rc<Worker>) {
-    let arrived = Arrived {
+    let baggage = Baggage {
         handshake,
-        unread,
         unsent: Vec::new(),
         rate: RateLimit::new(&worker.settings.session).map(Box::new),
-        join: None,
+        outside_for: 0,
     };
-    serve(socket, arrived, worker);
+    serve(socket, baggage, unread, None, worker);
 }
 
-/// A connection goes on on this thread, a worker's, for a join of one of its rooms.
-fn go_on(socket: std::net::TcpStream, arrived: Arrived, worker: Rc<Worker>) {
-    match TcpStream::from_std(socket) {
-        Ok(socket) => serve(socket, arrived, worker),
-        Err(e) => log::error!("a connection cannot be served: {e}"),
-    }
-}
-
-fn serve(socket: TcpStream, arrived: Arrived, worker: Rc<Worker>) {
-    let Arrived {
-        handshake,
-        unread,
-        unsent,
-        rate,
-        join,
-    } = arrived;
-    let mut outbox = Outbox::default();
-    if !unsent.is_empty() {
-        outbox.push(Frame::Own(unsent));
-    }
-    let client = clients::with(|clients| {
-        let now = clients.shared().now.get();
-        let first_ping = clients.first_ping();
-        let client = clients.insert(Client::new(
-            socket, outbox, rate, handshake, now, first_ping,
-        ));
-        clients.mark(&client);
-        client
-    });
+/// Serves a connection on this thread, a worker's, until it ends or moves.
+fn serve(
+    socket: TcpStream,
+    baggage: Baggage,
+    unread: BytesMut,
+    pending: Option<PendingJoin>,
+    worker: Rc<Worker>,
+) {
     let unread = Rc::new(RefCell::new(unread));
     let max_message_bytes = worker.settings.session.max_message_bytes;
-    let inbound = Inbound::new(client.clone(), unread.clone(), max_message_bytes);
-    let session = SessionActor::new(client.clone(), worker.clone(), join);
     let codec = Codec::new().max_size(max_message_bytes);
-    actix_rt::spawn(Connection(Some(Live {
-        client,
-        worker,
-        unread,
-        context: Some(Box::pin(WebsocketContext::with_codec(
-            session, inbound, codec,
-        ))),
-        shut_down: false,
-    })));
+    clients::with(|clients| {
+        let now = clients.shared().now.get();
+        let first_ping = clients.first_ping();
+        let client = clients.insert(Client::new(socket, baggage, now, first_ping));
+        clients.mark(&client);
+        let inbound = Inbound::new(client.clone(), unread.clone(), max_message_bytes);
+        let session = SessionActor::new(client.clone(), worker.clone(), pending);
+        if worker.crew.is_draining() {
+            // It was on its way while the others here were sent away.
+            clients.dismiss(&client);
+        }
+        let context = WebsocketContext::with_codec(session, inbound, codec);
+        actix_rt::spawn(Connection(Some(Live {
+            client,
+            worker,
+            unread,
+            context: Some(Box::pin(context)),
+            shut_down: false,
+        })));
+    });
 }
 
 /// The task. It is empty once it has ended or moved.
@@ -250,8 +222,7 @@ where
             if ready!(self.client.socket().poll_read_ready(cx)).is_err() {
                 return Poll::Ready(End::Over);
             }
-            scratch.clear();
-            match self.client.socket().try_read_buf(&mut *scratch) {
+            match read_some(self.client.socket(), &mut scratch) {
                 Ok(0) => return Poll::Ready(End::Over),
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -278,24 +249,20 @@ where
         let Ok(client) = Rc::try_unwrap(client) else {
             return log::error!("a connection that was to move is still held here; it is closed");
         };
-        let handshake = client.handshake().clone();
-        let (socket, unsent, rate) = client.into_parts();
+        let now = clients::with(|clients| clients.shared().now.get());
+        let (socket, baggage) = client.into_baggage(now);
         let socket = match socket.into_std() {
             Ok(socket) => socket,
             Err(e) => return log::error!("a connection cannot move: {e}"),
         };
-        let arrived = Arrived {
-            handshake,
-            unread: unread.take(),
-            unsent,
-            rate,
-            join: Some(PendingJoin {
-                join: handover.join,
-                reply_to: handover.reply_to,
-            }),
-        };
-        worker.send_to(handover.worker, move |worker| {
-            go_on(socket, arrived, worker);
+        let Handover {
+            worker: to,
+            pending,
+        } = handover;
+        let unread = unread.take();
+        worker.send_to(to, move |worker| match TcpStream::from_std(socket) {
+            Ok(socket) => serve(socket, baggage, unread, Some(pending), worker),
+            Err(e) => log::error!("a connection that moved cannot be served: {e}"),
         });
     }
 }

@@ -48,6 +48,11 @@ impl Crew {
         }
     }
 
+    /// How many workers there are to be.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// A worker joins and is told its number. All do so before the first connection is accepted.
     pub fn enlist(&self, arbiter: ArbiterHandle) -> usize {
         let mut arbiters = self.lock();

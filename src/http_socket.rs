@@ -17,7 +17,8 @@ use tokio::{
     time::Sleep,
 };
 
-/// See the module's text. At the deadline a read fails, and the connection with it.
+/// See the module's text. At the deadline reads and writes fail, and the connection with them: a
+/// client that sends requests and reads no response is cut as well.
 pub struct HttpSocket {
     socket: TcpStream,
     deadline: Pin<Box<Sleep>>,
@@ -37,6 +38,14 @@ impl HttpSocket {
         &self.socket
     }
 
+    /// An error once the deadline has passed; until then it wakes the task when it does.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// The socket, which has upgraded in time.
     pub fn into_inner(self) -> TcpStream {
         self.socket
@@ -49,9 +58,7 @@ impl AsyncRead for HttpSocket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.in_time(cx)?;
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
@@ -62,14 +69,17 @@ impl AsyncWrite for HttpSocket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -49,4 +49,5 @@ pub mod tally;
 pub mod throttle;
 pub mod ticket;
 pub mod upgrade;
+pub mod vital;
 pub mod worker;

@@ -11,7 +11,7 @@ use crate::{
     protocol::{event::EventFrame, reply::DUMP_END},
 };
 
-/// How many bytes are offered to a socket at a time, about.
+/// The most bytes that are offered to a socket at a time.
 pub const GATHER_BYTES: usize = 64 * 1024;
 
 /// A queue longer than this was a burst, and its memory is given back once it is empty.
@@ -41,19 +41,20 @@ impl Frame {
         }
     }
 
-    fn write(&self, session: &mut Option<SessionId>, out: &mut Vec<u8>) {
+    /// Hands its bytes to `to`, piece by piece; the session of later events may change.
+    fn pieces(&self, session: &mut Option<SessionId>, mut to: impl FnMut(&[u8])) {
         match self {
-            Self::Own(bytes) => out.extend_from_slice(bytes),
+            Self::Own(bytes) => to(bytes),
             Self::Event(event) => {
+                to(event.before_session());
                 let session = session.as_ref().expect("only members are sent events");
-                out.extend_from_slice(event.before_session());
-                out.extend_from_slice(session.as_bytes());
-                out.extend_from_slice(event.after_session());
+                to(session.as_bytes());
+                to(event.after_session());
             }
             Self::Dump(head, list) => {
-                out.extend_from_slice(head);
-                out.extend_from_slice(list);
-                out.extend_from_slice(DUMP_END);
+                to(head);
+                to(list);
+                to(DUMP_END);
             }
             Self::Session(next) => *session = Some(*next),
         }
@@ -102,17 +103,36 @@ impl Outbox {
         self.bytes - self.taken
     }
 
-    /// Copies what the socket is to be offered next into `out`: about [`GATHER_BYTES`].
+    /// How many bytes wait, without a frame that the socket has begun to take: it may be longer
+    /// than all that may wait, and its reader not slow at all.
+    pub fn bytes_not_begun(&self) -> usize {
+        let begun = self.frames.front().filter(|_| self.taken > 0);
+        self.bytes - begun.map_or(0, Frame::size)
+    }
+
+    /// Copies what the socket is to be offered next into `out`: at most [`GATHER_BYTES`].
     pub fn gather(&self, out: &mut Vec<u8>) {
         out.clear();
+        self.copy(out, GATHER_BYTES);
+    }
+
+    /// Appends what waits to `out`, at most so many bytes.
+    fn copy(&self, out: &mut Vec<u8>, most: usize) {
         let mut session = self.session;
+        let mut skip = self.taken;
+        let end = out.len().saturating_add(most);
         for frame in &self.frames {
-            frame.write(&mut session, out);
-            if out.len() >= GATHER_BYTES {
+            if out.len() >= end {
                 break;
             }
+            frame.pieces(&mut session, |piece| {
+                let skipped = skip.min(piece.len());
+                skip -= skipped;
+                let rest = &piece[skipped..];
+                let fits = rest.len().min(end - out.len());
+                out.extend_from_slice(&rest[..fits]);
+            });
         }
-        out.drain(..self.taken);
     }
 
     /// The socket has taken `written` bytes of what was gathered.
@@ -143,12 +163,8 @@ impl Outbox {
 
     /// All that waits as plain bytes, for a connection that moves to another thread.
     pub fn into_bytes(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes);
-        let mut session = self.session;
-        for frame in &self.frames {
-            frame.write(&mut session, &mut out);
-        }
-        out.drain(..self.taken);
+        let mut out = Vec::with_capacity(self.bytes());
+        self.copy(&mut out, usize::MAX);
         out
     }
 }
@@ -210,6 +226,22 @@ mod tests {
         outbox.drop_waiting();
         assert!(outbox.is_empty());
         assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn a_long_frame_is_offered_in_parts() {
+        let long: Vec<u8> = (0..3 * GATHER_BYTES).map(|n| n as u8).collect();
+        let mut outbox = Outbox::default();
+        outbox.push(own(&long));
+        outbox.push(own(b"next"));
+        let mut gathered = Vec::new();
+        outbox.gather(&mut gathered);
+        assert_eq!(gathered.len(), GATHER_BYTES);
+        outbox.advance(10);
+        assert_eq!(outbox.bytes_not_begun(), 4);
+        outbox.gather(&mut gathered);
+        assert_eq!(gathered[..], long[10..10 + GATHER_BYTES]);
+        assert_eq!(drain(&mut outbox, 1 << 20), [&long[10..], b"next"].concat());
     }
 
     #[test]

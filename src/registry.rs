@@ -15,6 +15,7 @@ use crate::{
     protocol::error::{ErrorCode, Refusal},
     registry::directory::Directory,
     room::{Join, MemberRequest, RoomActor, RoomReport},
+    vital::Vital,
 };
 
 /// The rooms of a thread.
@@ -23,6 +24,7 @@ pub struct RegistryActor {
     media: Arc<MediaServers>,
     max_members: usize,
     crew: Arc<Crew>,
+    _vital: Vital,
 }
 
 /// A request of a member for its room.
@@ -43,6 +45,7 @@ impl RegistryActor {
             media,
             max_members,
             crew,
+            _vital: Vital("the registry"),
         }
     }
 }
@@ -126,15 +129,4 @@ impl Handler<AreYouThere> for RegistryActor {
     type Result = ();
 
     fn handle(&mut self, _: AreYouThere, _: &mut Self::Context) {}
-}
-
-impl Drop for RegistryActor {
-    /// Without its registry a thread is deaf to every join, and its clients would not notice.
-    /// Better a clean start: the service manager sees to that.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            log::error!("the registry of a worker failed; the process ends");
-            std::process::exit(1);
-        }
-    }
 }

@@ -362,6 +362,12 @@ impl Drop for RoomActor {
         if self.state.is_empty() && !std::thread::panicking() {
             return;
         }
+        log::error!(
+            app = self.name.app.as_str(),
+            channel = self.name.channel.as_str(),
+            members = self.state.members().len();
+            "a room failed"
+        );
         clients::try_with(|clients| {
             let stats = &clients.shared().stats;
             stats.room_resized(self.state.members().len(), 0);

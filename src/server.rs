@@ -124,7 +124,7 @@ impl Server {
         } = self;
         let media = Arc::new(MediaServers::new(&settings.media_servers));
         let mut server = actix_server::Server::build()
-            .workers(settings.worker_count())
+            .workers(crew.size())
             .max_concurrent_connections(usize::MAX)
             .disable_signals();
         let with_ops = ops_listener.is_none();
@@ -191,7 +191,7 @@ impl Server {
             version = env!("CARGO_PKG_VERSION"),
             bind:% = self.local_addr()?,
             ops:? = self.ops_addr()?,
-            workers = self.settings.worker_count(),
+            workers = self.crew.size(),
             max_connections = server.max_connections,
             max_connections_per_ip = server.max_connections_per_ip,
             max_rooms = self.settings.rooms.max_rooms,

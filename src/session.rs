@@ -11,7 +11,7 @@ use actix_web_actors::ws::{CloseReason, Message, ProtocolError, WebsocketContext
 use bytestring::ByteString;
 
 use crate::{
-    client::{Client, Handover, Phase},
+    client::{Client, Handover, PendingJoin, Phase},
     clients,
     ending::Ending,
     ids::Device,
@@ -28,15 +28,6 @@ use crate::{
     ticket::{Kind, Ticket},
     worker::Worker,
 };
-
-/// A join that came along with a connection from another thread.
-#[derive(Debug)]
-pub struct PendingJoin {
-    /// The join.
-    pub join: JoinRequest,
-    /// Where its answer goes.
-    pub reply_to: ReplyTo,
-}
 
 /// The session of one connection.
 pub struct SessionActor {
@@ -104,8 +95,11 @@ impl SessionActor {
             }
             Err(EnvelopeError::NotAnObject(error)) => {
                 let session = self.client.session();
-                let message = format!("a message is one JSON object; {error}");
-                return self.say(event::error(session, ErrorType::BadMessage, &message));
+                return self.say(event::error(
+                    session,
+                    ErrorType::BadMessage,
+                    &error.to_string(),
+                ));
             }
         };
         if let Err(refusal) = self.request(&envelope, &reply_to) {
@@ -123,16 +117,14 @@ impl SessionActor {
 
     /// The checks that need no room, in the protocol's order, then off to the room.
     fn request(&mut self, envelope: &Envelope<'_>, reply_to: &ReplyTo) -> Result<(), Refusal> {
-        if !envelope.is_join() && self.client.seat(&envelope.session).is_none() {
+        let seat = self.client.seat(&envelope.session);
+        if !envelope.is_join() && seat.is_none() {
             return Err(Refusal::no_such_session());
         }
         match envelope.request()? {
             Request::Join(join) => self.join(join, reply_to.clone()),
             Request::Member(action) => {
-                let (room, member) = self
-                    .client
-                    .seat(&envelope.session)
-                    .ok_or_else(Refusal::no_such_session)?;
+                let (room, member) = seat.ok_or_else(Refusal::no_such_session)?;
                 let kind = match action {
                     Action::Leave => Kind::Leave,
                     _ => Kind::Stay,
@@ -165,28 +157,31 @@ impl SessionActor {
                 "this connection is in a room; channel.leave it first",
             ));
         }
+        self.not_draining()?;
+        let home = self.worker.crew.home(&join.room);
+        if home == self.worker.index {
+            self.enter(join, Ticket::new(&self.client, reply_to, Kind::Join));
+        } else {
+            self.client.hand_over(Handover {
+                worker: home,
+                pending: PendingJoin { join, reply_to },
+            });
+        }
+        Ok(())
+    }
+
+    fn not_draining(&self) -> Result<(), Refusal> {
         if self.worker.crew.is_draining() {
             return Err(Refusal::new(
                 ErrorCode::Unavailable,
                 "the server shuts down; connect again after a while",
             ));
         }
-        let home = self.worker.crew.home(&join.room);
-        if home == self.worker.index {
-            self.enter(join, reply_to);
-        } else {
-            self.client.hand_over(Handover {
-                worker: home,
-                join,
-                reply_to,
-            });
-        }
         Ok(())
     }
 
     /// Joins a room of this thread.
-    fn enter(&self, request: JoinRequest, reply_to: ReplyTo) {
-        let ticket = Ticket::new(&self.client, reply_to, Kind::Join);
+    fn enter(&self, request: JoinRequest, ticket: Ticket) {
         self.worker.registry.do_send(Join { ticket, request });
     }
 
@@ -257,7 +252,11 @@ impl Actor for SessionActor {
 
     fn started(&mut self, _: &mut Self::Context) {
         if let Some(PendingJoin { join, reply_to }) = self.pending_join.take() {
-            self.enter(join, reply_to);
+            let ticket = Ticket::new(&self.client, reply_to, Kind::Join);
+            match self.not_draining() {
+                Ok(()) => self.enter(join, ticket),
+                Err(refusal) => ticket.refuse(&refusal),
+            }
         }
     }
 }

@@ -138,6 +138,14 @@ impl Gate {
         if payload > i64::MAX as u64 {
             return Err(Violation::protocol("a length has 63 bits at most"));
         }
+        let minimal = match extended {
+            2 => payload > MAX_CONTROL_PAYLOAD as u64,
+            8 => payload > u64::from(u16::MAX),
+            _ => true,
+        };
+        if !minimal {
+            return Err(Violation::protocol("a length takes as few bytes as it can"));
+        }
         // The mask is not needed to judge the length.
         let header = Header {
             fin,
@@ -276,11 +284,19 @@ mod tests {
             header.extend(len.to_be_bytes());
             header
         };
-        assert_eq!(admit(&announce(LIMIT as u64)), Ok(None));
-        assert_eq!(admit(&announce(LIMIT as u64 + 1)), Err(Ending::TooBig));
+        assert_eq!(admit(&announce(1 << 16)), Err(Ending::TooBig));
         assert_eq!(admit(&announce(1 << 30)), Err(Ending::TooBig));
         assert_eq!(admit(&announce(1 << 63)), Err(Ending::BadFrame));
         assert_eq!(admit(&announce(u64::MAX)), Err(Ending::BadFrame));
+    }
+
+    #[test]
+    fn a_length_that_could_be_shorter_is_refused() {
+        assert_eq!(admit(&[0x81, 0xfe, 0, 125]), Err(Ending::BadFrame));
+        assert_eq!(admit(&[0x81, 0xfe, 0, 126]), Ok(None));
+        let mut header = vec![0x81, 0xff];
+        header.extend(65_535u64.to_be_bytes());
+        assert_eq!(admit(&header), Err(Ending::BadFrame));
     }
 
     #[test]

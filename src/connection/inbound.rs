@@ -8,15 +8,16 @@
 
 use std::{
     cell::RefCell,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use actix_http::error::PayloadError;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::Stream;
+use tokio::net::TcpStream;
 
 use super::gate::{Gate, Violation};
 use crate::{
@@ -24,6 +25,19 @@ use crate::{
     clients,
     ending::Ending,
 };
+
+/// The most that is read from a socket at a time. Together with one frame it is the most of a
+/// client's input that waits for anything.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Reads once, into an emptied `scratch`.
+///
+/// # Errors
+/// What the system says, that there is nothing at present included.
+pub(super) fn read_some(socket: &TcpStream, scratch: &mut Vec<u8>) -> io::Result<usize> {
+    scratch.clear();
+    socket.try_read_buf(&mut scratch.limit(READ_BYTES))
+}
 
 /// The stream of a client's frames, as `WebsocketContext` wants it.
 pub struct Inbound {
@@ -86,11 +100,13 @@ impl Inbound {
                 Poll::Ready(Err(_)) => break,
                 Poll::Ready(Ok(())) => {}
             }
-            scratch.clear();
-            match socket.try_read_buf(&mut *scratch) {
-                Ok(0) => break,
-                Ok(_) => {
-                    if scratch.len() < scratch.capacity() {
+            match read_some(socket, &mut scratch) {
+                Ok(0) => {
+                    self.client.end_of_stream(shared);
+                    return Poll::Pending;
+                }
+                Ok(read) => {
+                    if read < READ_BYTES {
                         self.no_more_to_read();
                     }
                     self.client.hear(shared.now.get());
@@ -100,7 +116,6 @@ impl Inbound {
                 Err(_) => break,
             }
         }
-        // The end of the stream without a close frame, or a reset.
         self.client.lose(Ending::Lost);
         Poll::Pending
     }

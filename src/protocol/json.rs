@@ -26,10 +26,33 @@ pub struct Members<'a, const N: usize> {
     pub duplicate: [bool; N],
 }
 
-/// A text that is no JSON object.
+/// A text that is no JSON object. What it says of it never quotes it: a token may stand there.
 #[derive(Debug, Error)]
-#[error("not a JSON object: {0}")]
-pub struct NotAnObject(#[from] serde_json::Error);
+pub enum NotAnObject {
+    /// It is no JSON.
+    #[error("a message is one JSON object; this is no JSON from line {line}, column {column} on")]
+    Syntax {
+        /// Where it ceases to be JSON.
+        line: usize,
+        /// Where in that line.
+        column: usize,
+    },
+    /// It is JSON, but no object.
+    #[error("a message is one JSON object; this is JSON of another type")]
+    OtherType,
+}
+
+impl From<serde_json::Error> for NotAnObject {
+    fn from(error: serde_json::Error) -> Self {
+        match error.classify() {
+            serde_json::error::Category::Data => Self::OtherType,
+            _ => Self::Syntax {
+                line: error.line(),
+                column: error.column(),
+            },
+        }
+    }
+}
 
 /// Takes `text` apart.
 ///

@@ -7,6 +7,8 @@
 //! Answers to channel.leave, stream.add and stream.delete, errors included, also carry the
 //! request's `session` at the top, and no others do.
 
+use std::fmt;
+
 use super::{
     cseq::Cseq,
     error::Refusal,
@@ -17,7 +19,7 @@ use super::{
 use crate::ids::{Endpoint, SessionId};
 
 /// Where an answer goes back to: what it repeats of its request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ReplyTo {
     /// The request's method, where it is one of ours.
     pub method: Option<Method>,
@@ -25,6 +27,16 @@ pub struct ReplyTo {
     pub cseq: Cseq,
     /// The request's session, for the three methods whose answers repeat it.
     pub session: Option<Box<str>>,
+}
+
+impl fmt::Debug for ReplyTo {
+    // Without the session: it is a bearer secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyTo")
+            .field("method", &self.method)
+            .field("cseq", &self.cseq)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ReplyTo {

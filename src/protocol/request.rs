@@ -82,7 +82,6 @@ impl Method {
 /// ```
 ///
 /// Missing or null: `version` 0, `cseq` 0, `session` "", `data` {}.
-#[derive(Debug)]
 pub struct Envelope<'a> {
     method: Method,
     /// The session it claims.

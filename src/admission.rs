@@ -47,6 +47,7 @@ pub struct Admission {
 #[derive(Debug, Default)]
 struct Counts {
     connections: AtomicUsize,
+    upgraded: AtomicUsize,
     rooms: AtomicUsize,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -94,7 +95,7 @@ impl Admission {
         counted: &Counted,
         client: Option<IpAddr>,
         origin: Option<&[u8]>,
-    ) -> Result<Option<CountedAddress>, Refused> {
+    ) -> Result<Admitted, Refused> {
         if let Some(origin) = origin
             && !self.allowed_origins.is_empty()
             && !self.allowed_origins.iter().any(|o| o.as_bytes() == origin)
@@ -115,7 +116,11 @@ impl Admission {
         {
             return Err(Refused::FullForAddress);
         }
-        Ok(late)
+        self.counts.upgraded.fetch_add(1, Ordering::Relaxed);
+        Ok(Admitted {
+            counts: self.counts.clone(),
+            _address: late,
+        })
     }
 
     /// How many connections there are.
@@ -131,6 +136,11 @@ impl Admission {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
             .ok()
             .map(|_| CountedRoom(self.counts.clone()))
+    }
+
+    /// How many of them have upgraded.
+    pub fn upgraded(&self) -> usize {
+        self.counts.upgraded.load(Ordering::Relaxed)
     }
 
     /// How many rooms there are.
@@ -203,6 +213,20 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
+/// A connection that has upgraded, counted as such for as long as this lives.
+#[derive(Debug)]
+pub struct Admitted {
+    counts: Arc<Counts>,
+    /// Its address, where that was not known when it was accepted.
+    _address: Option<CountedAddress>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.counts.upgraded.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A room that is counted for as long as this lives.
 #[derive(Debug)]
 pub struct CountedRoom(Arc<Counts>);
@@ -228,7 +252,7 @@ impl Drop for Counted {
 
 /// An address that is counted once more for as long as this lives.
 #[derive(Debug)]
-pub struct CountedAddress {
+struct CountedAddress {
     address: IpAddr,
     counts: Arc<Counts>,
 }

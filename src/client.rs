@@ -6,12 +6,13 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     sync::Arc,
     task::Waker,
 };
 
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
 
 use crate::{
     ending::Ending,
@@ -546,7 +547,7 @@ impl Client {
         while !self.is_flushed() {
             let oldest = self.outbox.borrow().first_event();
             self.outbox.borrow().gather(&mut scratch);
-            match self.socket.try_write(&scratch) {
+            match self.send(&scratch) {
                 Ok(written) => {
                     self.outbox.borrow_mut().advance(written);
                     self.tally.written(written);
@@ -561,14 +562,31 @@ impl Client {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     if self.stuck_since.get().is_none() {
                         self.stuck_since.set(Some(shared.now.get()));
+                        // From now on it is the task that waits for the socket and goes on.
+                        self.wake();
                     }
-                    // From now on it is the task that waits for the socket and goes on.
-                    return self.wake();
+                    return;
                 }
                 Err(_) => return self.lose(Ending::Lost),
             }
         }
         self.stuck_since.set(None);
+    }
+
+    /// Writes straight to the socket. Tokio's own write believes a socket that is new to its
+    /// thread to be full until the event loop has turned, and a client that has just moved would
+    /// be taken for a slow one.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = SockRef::from(&self.socket).send(bytes);
+        if sent
+            .as_ref()
+            .is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+        {
+            // Tokio has to know, or it would not wait for the socket to be writable again.
+            let full = || Err::<(), _>(ErrorKind::WouldBlock.into());
+            let _would_block = self.socket.try_io(Interest::WRITABLE, full);
+        }
+        sent
     }
 
     /// Whether the socket is full, so that the connection's task has to wait for it.

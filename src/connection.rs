@@ -201,7 +201,9 @@ where
     fn poll_close(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<End> {
         self.context = None;
         if !self.client.is_flushed() {
-            self.client.flush(shared);
+            if !self.client.is_stuck() {
+                self.client.flush(shared);
+            }
             self.poll_unstick(cx, shared);
             if self.client.phase() == Phase::Lost {
                 return Poll::Ready(End::Over);

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use crate::admission::{Counted, CountedAddress};
+use crate::admission::{Admitted, Counted};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ pub struct Handshake {
     pub device: Option<Box<str>>,
     /// That this connection is counted,
     pub counted: Arc<Counted>,
-    /// and its address, where that was not known when it was accepted.
-    pub counted_address: Option<CountedAddress>,
+    /// and that it has upgraded.
+    pub admitted: Admitted,
 }
 
 impl Handshake {

@@ -7,7 +7,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,10 +17,16 @@ use tokio::{
     time::Sleep,
 };
 
+/// How many bytes are read before the upgrade, about: the reader's last buffer is read in full.
+const BUDGET: usize = 64 * 1024;
+
 /// See the module's text. At the deadline reads and writes fail, and the connection with them: a
 /// client that sends requests and reads no response is cut as well.
 pub struct HttpSocket {
     socket: TcpStream,
+    /// How many more bytes are read before the upgrade. A request's head fits well; requests
+    /// without end, sent by somebody who reads no response, do not.
+    budget: usize,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -29,6 +35,7 @@ impl HttpSocket {
     pub fn new(socket: TcpStream, timeout: Duration) -> Self {
         Self {
             socket,
+            budget: BUDGET,
             deadline: Box::pin(tokio::time::sleep(timeout)),
         }
     }
@@ -59,7 +66,15 @@ impl AsyncRead for HttpSocket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        if self.budget == 0 {
+            // Whatever else comes waits in the socket: for the upgrade, or for the deadline.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        let read = buf.filled().len() - before;
+        self.budget = self.budget.saturating_sub(read);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpResponse,
+    HttpResponse, Route, guard,
     http::{StatusCode, header},
     web,
 };
@@ -19,7 +19,7 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, demo: bool) {
     config
         .app_data(web::Data::from(crew.clone()))
-        .route("/healthz", web::get().to(health))
+        .service(web::resource("/healthz").route(get_or_head().to(health)))
         .route(upgrade::PATH, web::to(upgrade_required));
     if demo {
         config.route("/", web::get().to(page));
@@ -30,9 +30,14 @@ pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, demo: bool) 
 pub fn configure_ops(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
     config
         .app_data(web::Data::from(crew.clone()))
-        .route("/readyz", web::get().to(health))
-        .route("/livez", web::get().to(alive))
+        .service(web::resource("/readyz").route(get_or_head().to(health)))
+        .service(web::resource("/livez").route(get_or_head().to(alive)))
         .route("/metrics", web::get().to(metrics));
+}
+
+/// Some load balancers ask with HEAD.
+fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 fn plain(status: StatusCode, text: &'static str) -> HttpResponse {

@@ -313,6 +313,8 @@ impl Handler<MemberRequest> for RoomActor {
             member,
             action,
         } = request;
+        #[cfg(feature = "test-hooks")]
+        provoke(&action);
         let command = match action {
             Action::Leave => Command::Leave(member),
             Action::StreamAdd(stream) => Command::Publish(member, stream),
@@ -334,6 +336,14 @@ impl Handler<MemberRequest> for RoomActor {
         };
         self.apply(command, Some(ticket));
         self.report_if_empty();
+    }
+}
+
+/// Panics where a test wants to see what becomes of the others.
+#[cfg(feature = "test-hooks")]
+fn provoke(action: &Action) {
+    if let Action::Broadcast(payload) = action {
+        assert!(payload.0 != r#"{"panic":"room"}"#, "provoked by a test");
     }
 }
 

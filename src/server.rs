@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::{HttpService, Protocol, error::DispatchError};
+use actix_http::{HttpService, KeepAlive, Protocol, error::DispatchError};
 use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App, dev::AppConfig};
 use socket2::{Domain, Socket, Type};
@@ -134,6 +134,7 @@ impl Server {
                 let crew = crew.clone();
                 let pages = App::new().configure(|config| pages::configure_ops(config, &crew));
                 let http = HttpService::build()
+                    .keep_alive(KeepAlive::Disabled)
                     .client_request_timeout(Duration::ZERO)
                     .finish(map_config(pages, |_| AppConfig::default()));
                 accept(settings.session.join_timeout).and_then(http)
@@ -155,6 +156,8 @@ impl Server {
                         let peer = socket.get_ref().peer_addr().ok().map(|peer| peer.ip());
                         extensions.insert(Arc::new(door.admission().accept(peer)));
                     })
+                    // A page is one request; who sends more and reads nothing gets no further.
+                    .keep_alive(KeepAlive::Disabled)
                     // The socket's own deadline is the one that counts.
                     .client_request_timeout(Duration::ZERO)
                     .upgrade(fn_service(move |upgrading| {
@@ -235,22 +238,22 @@ fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ServerError> {
 }
 
 /// Tells everybody that the server goes down and waits until the last one has gone, or `timeout`
-/// has passed.
+/// has passed. Connections that have not upgraded are not waited for.
 ///
 /// Each room says goodbye together, and the rooms of a thread one after another over the first
 /// half of the time, so that those who come back do not come all at once, whether they know of
 /// `retry_after_ms` or not.
 async fn drain(crew: &Crew, timeout: Duration) {
     crew.begin_drain();
-    log::info!(connections = crew.admission().connections(); "going down");
+    log::info!(connections = crew.admission().upgraded(); "going down");
     for arbiter in crew.arbiters() {
         arbiter.spawn_fn(move || clients::dismiss_all(timeout / 2));
     }
     let begun = Instant::now();
-    while crew.admission().connections() > 0 && begun.elapsed() < timeout {
+    while crew.admission().upgraded() > 0 && begun.elapsed() < timeout {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    log::info!(connections_left = crew.admission().connections(); "gone down");
+    log::info!(connections_left = crew.admission().upgraded(); "gone down");
 }
 
 /// Done at the SIGTERM or SIGINT with this number, the first being 1.

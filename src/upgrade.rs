@@ -113,6 +113,16 @@ fn check(request: &Request) -> Result<(), Refused> {
             "a WebSocket begins with HTTP/1.1",
         ));
     }
+    let has_body = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|name| request.head().headers.contains_key(name));
+    if has_body {
+        return Err(refused(
+            "handshake",
+            StatusCode::BAD_REQUEST,
+            "a WebSocket handshake has no body",
+        ));
+    }
     if let Err(error) = ws::verify_handshake(request.head()) {
         let status = Response::from(error).status();
         let mut refused = refused(
@@ -156,11 +166,11 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
     };
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     match admission.upgrade(&counted, client, origin) {
-        Ok(counted_address) => Ok(Handshake {
+        Ok(admitted) => Ok(Handshake {
             client,
             device: query(request, "device"),
             counted,
-            counted_address,
+            admitted,
         }),
         Err(reason) => {
             let (word, status) = match reason {

@@ -107,6 +107,17 @@ fn a_half_sent_upgrade_is_closed_at_join_timeout() {
 }
 
 #[test]
+fn a_client_that_sends_requests_and_reads_no_response_is_cut_at_join_timeout() {
+    let server = Server::with(|s| s.session.join_timeout = std::time::Duration::from_millis(300));
+    let mut client = Client::tcp(server.addr);
+    let begun = std::time::Instant::now();
+    let requests = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    while std::io::Write::write_all(&mut client.stream, &requests).is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "it is never cut");
+    }
+}
+
+#[test]
 fn over_max_rooms_a_join_that_would_open_one_gets_503() {
     let server = Server::with(|s| s.rooms.max_rooms = 1);
     let mut anna = server.join("c", "anna");

@@ -1,0 +1,208 @@
+//! One who does not read hurts nobody: what waits for it is bounded, and its socket really goes.
+
+mod common;
+
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
+
+use common::*;
+use serde_json::{Value, json};
+
+/// Limits that are soon reached.
+fn server(change: impl FnOnce(&mut meeting_server::settings::Session)) -> Server {
+    Server::with(|settings| {
+        settings.server.workers = 1;
+        settings.session.send_queue = 64;
+        settings.session.send_queue_bytes = 256 * 1024;
+        settings.session.send_timeout = Duration::from_millis(500);
+        change(&mut settings.session);
+    })
+}
+
+fn payload() -> Value {
+    json!({"pad": "x".repeat(30_000)})
+}
+
+/// Broadcasts until `watcher` sees somebody leave; how many it took.
+fn broadcast_until_somebody_leaves(sender: &mut Client, watcher: &mut Client) -> usize {
+    let begun = Instant::now();
+    for sent in 1.. {
+        let cseq = sender.ask("broadcast", payload());
+        // The sender sees somebody leave too.
+        while sender.next()["cseq"] != cseq {}
+        let event = watcher.next();
+        match event["event"].as_str() {
+            Some("broadcast") => {}
+            Some("endpoint") if event["data"]["stat"] == "leave" => return sent,
+            other => panic!("{other:?}"),
+        }
+        assert!(begun.elapsed() < PATIENCE, "nobody is ever put out");
+    }
+    unreachable!("a test does not count that far");
+}
+
+/// Who is in the room, whatever comes before the answer.
+fn names(client: &mut Client) -> Vec<String> {
+    let cseq = client.ask("channel.dump", json!({}));
+    loop {
+        let message = client.next();
+        if message["cseq"] == cseq {
+            let rows = message["data"]["endpoint_list"].as_array().unwrap();
+            let name = |row: &Value| row["endpoint"].as_str().unwrap().to_owned();
+            return rows.iter().map(name).collect();
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_stops_is_put_out_and_its_socket_is_cut() {
+    let server = server(|_| {});
+    let mut stuck = server.join("c", "stuck");
+    let mut watcher = server.join("c", "watcher");
+    let mut sender = server.join("c", "sender");
+    watcher.event("endpoint");
+    let sent = broadcast_until_somebody_leaves(&mut sender, &mut watcher);
+    // What the two sockets buffer, and the queue; not without end.
+    assert!(
+        sent < 1_000,
+        "{sent} broadcasts of 30 KB waited for one reader"
+    );
+    assert_eq!(names(&mut sender), ["watcher", "sender"]);
+
+    // Nobody reads, so the socket is cut: it ends, whatever had got into its buffers.
+    let mut rest = Vec::new();
+    let ended = stuck.stream.read_to_end(&mut rest);
+    assert!(ended.is_ok() || ended.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_reader_that_is_put_out_and_then_reads_is_told_why() {
+    let server = server(|session| session.send_timeout = PATIENCE);
+    let mut slow = server.join("c", "slow");
+    let mut watcher = server.join("c", "watcher");
+    let mut sender = server.join("c", "sender");
+    watcher.event("endpoint");
+    broadcast_until_somebody_leaves(&mut sender, &mut watcher);
+    loop {
+        let message = slow.next();
+        match message["event"].as_str() {
+            Some("broadcast" | "endpoint") => {}
+            _ => {
+                assert_eq!(message["data"]["type"], "slow_consumer", "{message}");
+                break;
+            }
+        }
+    }
+    assert_eq!(slow.closed(), 4002);
+}
+
+#[test]
+fn a_reader_that_keeps_up_with_bursts_is_not_put_out() {
+    let server = server(|session| session.send_queue = 4);
+    let mut reader = server.join("c", "reader");
+    let mut sender = server.join("c", "sender");
+    reader.event("endpoint");
+    let asked: Vec<i64> = (0..500)
+        .map(|n| sender.ask("broadcast", json!({"n": n})))
+        .collect();
+    for n in 0..500 {
+        assert_eq!(reader.event("broadcast")["payload"]["n"], n);
+    }
+    for cseq in asked {
+        assert_eq!(sender.answer(cseq)["err"], 0);
+    }
+}
+
+#[test]
+fn a_client_that_asks_for_dumps_and_never_reads_them_is_put_out() {
+    let server = server(|_| {});
+    let mut members: Vec<Client> = (0..50)
+        .map(|n| {
+            let mut member = server.connect();
+            let endpoint = format!("{n}-{}", "x".repeat(100));
+            member.join("c", &endpoint);
+            member
+        })
+        .collect();
+    let mut watcher = server.join("c", "watcher");
+    let mut greedy = members.remove(0);
+    std::thread::spawn(move || {
+        // Until it is cut; what it is told it does not read.
+        let request = json!({"method": "channel.dump", "session": greedy.session, "cseq": 1});
+        let bytes = frame(true, 1, request.to_string().as_bytes());
+        while std::io::Write::write_all(&mut greedy.stream, &bytes).is_ok() {}
+    });
+    assert_eq!(watcher.event("endpoint")["stat"], "leave");
+}
+
+#[test]
+fn send_timeout_cuts_a_socket_that_takes_nothing_though_its_queue_is_short() {
+    let server = server(|session| {
+        session.send_queue = 100_000;
+        session.send_queue_bytes = 1 << 30;
+    });
+    let _stuck = server.join("c", "stuck");
+    let mut watcher = server.join("c", "watcher");
+    let mut sender = server.join("c", "sender");
+    watcher.event("endpoint");
+    broadcast_until_somebody_leaves(&mut sender, &mut watcher);
+    assert_eq!(names(&mut sender), ["watcher", "sender"]);
+}
+
+#[test]
+fn a_client_that_never_answers_a_close_frame_is_cut() {
+    let server = server(|_| {});
+    let mut rude = server.join("c", "rude");
+    rude.frame(true, 2, b"binary");
+    assert_eq!(rude.closed(), 1003);
+    // Its side stays open. The server waits a moment for it, and then no longer: what is
+    // written now is answered with a reset.
+    let begun = Instant::now();
+    while std::io::Write::write_all(&mut rude.stream, &frame(true, 9, b"")).is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "the socket is never cut");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_dump_longer_than_all_that_may_wait_reaches_its_reader() {
+    let server = server(|session| session.send_queue_bytes = 10_000);
+    let members: Vec<Client> = (0..200)
+        .map(|n| {
+            let mut member = server.connect();
+            member.join("c", &format!("{n}-{}", "x".repeat(100)));
+            member
+        })
+        .collect();
+    let mut reader = server.join("c", "reader");
+    assert_eq!(reader.names().len(), members.len() + 1);
+}
+
+#[test]
+fn a_client_that_has_just_moved_to_another_thread_is_not_taken_for_a_slow_reader() {
+    let server = Server::with(|settings| {
+        settings.server.workers = 4;
+        settings.session.send_queue = 4;
+    });
+    // Three of four channels are on another thread than the one that has accepted.
+    for channel in 0..24 {
+        let mut client = server.connect();
+        let join = json!({
+            "cseq": 0,
+            "method": "channel.join",
+            "data": {"app": "test", "channel": channel.to_string(), "endpoint": "a"},
+        });
+        let mut bytes = frame(true, 1, join.to_string().as_bytes());
+        for cseq in 1..=100 {
+            let request = json!({"cseq": cseq, "method": "nonsense"});
+            bytes.extend(frame(true, 1, request.to_string().as_bytes()));
+        }
+        client.write(&bytes);
+        assert_eq!(client.answer(0)["err"], 0);
+        for cseq in 1..=100 {
+            assert_eq!(client.answer(cseq)["err"], 404);
+        }
+    }
+}

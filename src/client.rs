@@ -15,12 +15,15 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 use crate::{
+    clock::Millis,
+    deadlines::{Deadlines, Due},
     ending::Ending,
+    handover::{Baggage, Handover},
     handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
     membership::{Membership, Seat},
     outbox::{Frame, Outbox},
-    protocol::{error::CloseCode, event, frame, reply::ReplyTo, request::JoinRequest},
+    protocol::{error::CloseCode, event, frame},
     rate::{RateLimit, Verdict},
     stats::Stats,
     tally::Tally,
@@ -28,9 +31,6 @@ use crate::{
 
 /// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
 const MAX_UNANSWERED: u32 = 64;
-
-/// Milliseconds since the thread began.
-pub type Millis = u64;
 
 /// What all clients of a thread share.
 #[derive(Debug)]
@@ -58,61 +58,6 @@ pub enum Phase {
     Closing,
     /// The client is gone, or taken for it: there is nobody to say anything to.
     Lost,
-}
-
-/// How long a client may do without something.
-#[derive(Clone, Copy, Debug)]
-pub struct Deadlines {
-    /// Without joining.
-    pub join_timeout: Millis,
-    /// Without being pinged.
-    pub ping_interval: Millis,
-    /// Without saying anything.
-    pub idle_timeout: Millis,
-    /// Without reading anything.
-    pub send_timeout: Millis,
-}
-
-/// What a deadline demands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
-    /// A ping.
-    Ping,
-    /// A close frame: it did not join in time.
-    NotJoined,
-    /// The socket's end, without a word: nobody is there to hear one.
-    Cut(Ending),
-}
-
-/// What a client brings along beside its socket: from its upgrade, or from another thread.
-#[derive(Debug)]
-pub struct Baggage {
-    /// What its upgrade said.
-    pub handshake: Arc<Handshake>,
-    /// What is still to be written to it.
-    pub unsent: Vec<u8>,
-    /// How much it may say.
-    pub rate: Option<Box<RateLimit>>,
-    /// For how long it has been in no room.
-    pub outside_for: Millis,
-}
-
-/// A join on its way.
-#[derive(Debug)]
-pub struct PendingJoin {
-    /// The join.
-    pub join: JoinRequest,
-    /// Where its answer goes.
-    pub reply_to: ReplyTo,
-}
-
-/// A join that is to be done on another thread, the one of its room.
-#[derive(Debug)]
-pub struct Handover {
-    /// The thread.
-    pub worker: usize,
-    /// The join.
-    pub pending: PendingJoin,
 }
 
 /// The last frames that a client is sent.

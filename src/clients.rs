@@ -23,11 +23,13 @@ use slotmap::SlotMap;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
-    client::{Client, Deadlines, Due, Millis, Phase, Shared},
+    client::{Client, Phase, Shared},
+    clock::Millis,
+    deadlines::{Deadlines, Due},
     ending::Ending,
     ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
-    protocol::{error::ErrorCode, frame, request::Method},
+    protocol::{error::ErrorCode, frame, method::Method},
     settings,
     stats::Stats,
     vital::Vital,

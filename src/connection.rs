@@ -26,10 +26,12 @@ use futures_core::Stream;
 use tokio::net::TcpStream;
 
 use crate::{
-    client::{Baggage, Client, Handover, Millis, PendingJoin, Phase, Shared},
+    client::{Client, Phase, Shared},
     clients,
+    clock::Millis,
     connection::inbound::{Inbound, read_some},
     ending::Ending,
+    handover::{Baggage, Handover, PendingJoin},
     handshake::Handshake,
     rate::RateLimit,
     session::SessionActor,

@@ -24,9 +24,12 @@
 pub mod admission;
 pub mod client;
 pub mod clients;
+pub mod clock;
 pub mod connection;
 pub mod crew;
+pub mod deadlines;
 pub mod ending;
+pub mod handover;
 pub mod handshake;
 pub mod http_socket;
 pub mod ids;

@@ -14,7 +14,7 @@ use prometheus_client::{
 use crate::{
     crew::Crew,
     ending::Ending,
-    protocol::request::Method,
+    protocol::method::Method,
     stats::{Counter, EVENTS, Gauge, Histogram, REFUSALS, RESULTS, ROOM_SIZES, Stats, sum_of},
 };
 

@@ -1,6 +1,7 @@
 //! The wire: what a message looks like in bytes, and nothing of what it does.
 //!
 //! * [`request`]: from a client's text to a checked request
+//! * [`method`]: what a client can ask for
 //! * [`reply`]: answers to requests
 //! * [`event`]: what the server says unasked
 //! * [`error`]: error codes, error events, close codes
@@ -14,5 +15,6 @@ pub mod error;
 pub mod event;
 pub mod frame;
 pub mod json;
+pub mod method;
 pub mod reply;
 pub mod request;

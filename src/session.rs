@@ -11,9 +11,10 @@ use actix_web_actors::ws::{CloseReason, Message, ProtocolError, WebsocketContext
 use bytestring::ByteString;
 
 use crate::{
-    client::{Client, Handover, PendingJoin, Phase},
+    client::{Client, Phase},
     clients,
     ending::Ending,
+    handover::{Handover, PendingJoin},
     ids::Device,
     outbox::Frame,
     protocol::{

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     ending::Ending,
-    protocol::{error::ErrorCode, request::Method},
+    protocol::{error::ErrorCode, method::Method},
 };
 
 /// A number that only grows. One thread writes it, any may read it.

@@ -14,7 +14,7 @@ use super::{
     error::Refusal,
     frame::TextFrame,
     json::{write_number, write_string},
-    request::Method,
+    method::Method,
 };
 use crate::ids::{Endpoint, SessionId};
 

@@ -13,11 +13,16 @@
 //! 5. [`room`]: the RoomActor carries out what the rules in [`room::state`] make of it
 //! 6. [`outbox`]: what waits for each client, which [`clients`] flushes once a turn
 //!
-//! Around it: [`admission`] is the door, [`rate`] is how much a client may say, [`client`] is what a thread knows of one client, [`ticket`] the promise that a
-//! request is answered, [`membership`] the guard that takes a session out of its room, [`worker`]
-//! what a thread is, [`crew`] what the threads know of each other, [`server`] the process,
-//! [`settings`] its configuration, [`media`] the media servers, [`pages`] plain HTTP, and
-//! [`protocol`] the wire.
+//! Around it:
+//!
+//! * one client, as its thread knows it: [`client`]; [`ticket`], the promise that a request is
+//!   answered; [`membership`], the guard that takes a session out of its room; [`ending`], why;
+//!   [`handover`], what goes along to another thread; [`deadlines`], [`rate`], [`tally`]
+//! * the door: [`admission`], [`http_socket`], [`handshake`]
+//! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
+//!   [`pages`]
+//! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`report`], [`metrics`]
+//! * the wire: [`protocol`], and the names of things: [`ids`]
 
 #![warn(clippy::unwrap_used)]
 

@@ -58,11 +58,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
 }
 
 fn load(file: Option<&Path>, bind: Option<SocketAddr>) -> Result<Settings, Failure> {
-    let environment = std::env::vars_os().filter_map(|(name, value)| {
-        // What is no UTF-8 is no setting of ours.
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    });
-    Settings::load(file, environment, bind).map_err(|error| Failure::new(error, BAD_SETTINGS))
+    Settings::load(file, std::env::vars_os(), bind)
+        .map_err(|error| Failure::new(error, BAD_SETTINGS))
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for")]

@@ -5,42 +5,25 @@
 //! are `settings.toml` at the top of the repository, which is built in.
 
 mod check;
+pub mod environment;
+mod error;
+mod file;
+mod strict;
 pub mod value;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
 
-use config::{Config, ConfigError, Environment, File, FileFormat};
+use config::{Config, ConfigError, File, FileFormat};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use thiserror::Error;
 
+pub use crate::settings::error::SettingsError;
 use crate::settings::value::Secret;
 
 /// The file that is read from the working directory where it is there and no other is named.
 pub const DEFAULT_FILE: &str = "settings.toml";
 
-/// The prefix of environment variables that are settings.
-pub const ENVIRONMENT_PREFIX: &str = "MEETING_SERVER";
-
 const DEFAULTS: &str = include_str!("../settings.toml");
-
-/// Settings that cannot be used, in one line that says what would be right.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum SettingsError {
-    /// Not readable, or no TOML.
-    #[error("settings: {0}")]
-    Unreadable(String),
-    /// A key that is not known, or whose value is of the wrong type or out of range.
-    #[error("settings: {key} = {value}: {remedy}")]
-    Invalid {
-        /// The key, with its section.
-        key: String,
-        /// What it was set to, in quotes where it is text. Never a secret.
-        value: String,
-        /// What would be right.
-        remedy: String,
-    },
-}
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -80,10 +63,9 @@ pub struct Server {
     /// The listen backlog.
     pub max_pending: u32,
     /// Origins of pages that may connect; empty: any.
-    #[serde(deserialize_with = "value::list")]
     pub allowed_origins: Vec<String>,
     /// Networks whose X-Forwarded-For is believed.
-    #[serde(deserialize_with = "value::list")]
+    #[serde(deserialize_with = "value::networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// Where /metrics, /livez and /readyz answer instead; `None`: at `bind` with the rest.
     #[serde(with = "value::optional_addr")]
@@ -209,7 +191,6 @@ pub struct MediaServer {
     #[serde(default = "one")]
     pub weight: u32,
     /// What it speaks.
-    #[serde(deserialize_with = "value::list")]
     pub protocols: Vec<String>,
     /// How to ask whether it is well: `http(s)://…`, `tcp://host:port`, or "": always.
     #[serde(default)]
@@ -260,10 +241,10 @@ pub enum LogFormat {
 
 impl<'de> Deserialize<'de> for LogFormat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(de::Error::custom("must be text or json")),
+        match String::deserialize(deserializer).as_deref() {
+            Ok("text") => Ok(Self::Text),
+            Ok("json") => Ok(Self::Json),
+            _ => Err(de::Error::custom("must be \"text\" or \"json\"")),
         }
     }
 }
@@ -286,30 +267,26 @@ impl Settings {
     /// [`SettingsError`], in one line.
     pub fn load(
         file: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
         bind: Option<SocketAddr>,
     ) -> Result<Self, SettingsError> {
         let file = match file {
-            Some(path) => File::from(path).format(FileFormat::Toml).required(true),
-            None => File::new(DEFAULT_FILE, FileFormat::Toml).required(false),
+            Some(path) => file::read(path)?,
+            None => file::read_if_there(Path::new(DEFAULT_FILE))?,
         };
-        // Values stay text until the key's own type reads them: a secret `00123` is no number.
-        let environment = Environment::with_prefix(ENVIRONMENT_PREFIX)
-            .prefix_separator("__")
-            .separator("__")
-            .source(Some(environment.into_iter().collect()));
-        let bind = bind.map(|addr| addr.to_string());
-        let merged = Config::builder()
+        let mut builder = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
-            .add_source(file)
-            .add_source(environment)
-            .set_override_option("server.bind", bind)
-            .and_then(|builder| builder.build())
-            .map_err(|e| SettingsError::Unreadable(one_line(&e)))?;
-        let settings: Self = merged
-            .clone()
-            .try_deserialize()
-            .map_err(|e| SettingsError::of(&e, &merged))?;
+            .add_source(File::from_str(&file, FileFormat::Toml));
+        for (path, value) in environment::overrides(environment)? {
+            builder = builder.set_override(path, value).map_err(unmerged)?;
+        }
+        if let Some(addr) = bind {
+            let addr = addr.to_string();
+            builder = builder
+                .set_override("server.bind", addr)
+                .map_err(unmerged)?;
+        }
+        let settings = strict::read(builder.build().map_err(unmerged)?)?;
         check::check(&settings)?;
         Ok(settings)
     }
@@ -319,7 +296,8 @@ impl Settings {
         Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
             .build()
-            .and_then(Config::try_deserialize)
+            .map_err(unmerged)
+            .and_then(strict::read)
             .expect("the defaults are part of the program and tested with it")
     }
 
@@ -332,63 +310,8 @@ impl Settings {
     }
 }
 
-impl SettingsError {
-    /// What the config crate found wrong, said in our way.
-    fn of(error: &ConfigError, merged: &Config) -> Self {
-        let (key, remedy) = match error {
-            ConfigError::At { error, key, .. } => (key.clone(), one_line(error)),
-            ConfigError::Type { expected, key, .. } => (key.clone(), format!("must be {expected}")),
-            other => (None, one_line(other)),
-        };
-        // serde says only which section has an unknown key.
-        if let Some((unknown, known)) = unknown_field(&remedy) {
-            let key = match key {
-                Some(section) => format!("{section}.{unknown}"),
-                None => unknown.to_owned(),
-            };
-            return Self::Invalid {
-                value: shown(&key, merged),
-                key,
-                remedy: format!("there is no such key; there are {known}"),
-            };
-        }
-        match key {
-            Some(key) => Self::Invalid {
-                value: shown(&key, merged),
-                key,
-                remedy,
-            },
-            None => Self::Unreadable(remedy),
-        }
-    }
-}
-
-/// The name in serde's complaint of an unknown field, and the names that it knows.
-fn unknown_field(complaint: &str) -> Option<(&str, &str)> {
-    complaint
-        .strip_prefix("unknown field `")?
-        .split_once("`, expected one of ")
-}
-
-/// What a key was set to, as far as it may be shown.
-fn shown(key: &str, merged: &Config) -> String {
-    if key.contains("secret") || key.starts_with("auth.keys") {
-        return "(hidden)".into();
-    }
-    match merged.get_string(key) {
-        Ok(text) => format!("{text:?}"),
-        Err(_) => "(no single value)".into(),
-    }
-}
-
-/// An error's text without the excerpt of the file that a TOML error shows: a secret may stand
-/// there.
-fn one_line(error: &impl ToString) -> String {
-    let text = error.to_string();
-    let said: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.contains('|'))
-        .flat_map(str::split_whitespace)
-        .collect();
-    said.join(" ")
+/// What the layers cannot be laid over each other for. Each of them has been read before, so
+/// this is nothing that a setting could do.
+fn unmerged(error: ConfigError) -> SettingsError {
+    SettingsError::Unreadable(error.to_string())
 }

@@ -37,8 +37,8 @@ pub(super) fn check(settings: &Settings) -> Checked {
         server.max_pending as usize,
         i32::MAX as usize,
     )?;
-    for origin in &server.allowed_origins {
-        check_origin(origin)?;
+    for (at, origin) in server.allowed_origins.iter().enumerate() {
+        check_origin(&format!("server.allowed_origins[{at}]"), origin)?;
     }
     if let Some(ops) = server.ops_bind
         && ops == server.bind
@@ -86,43 +86,32 @@ pub(super) fn check(settings: &Settings) -> Checked {
     positive("session.send_queue", session.send_queue)?;
     positive("session.send_queue_bytes", session.send_queue_bytes)?;
     some_time("session.send_timeout", session.send_timeout)?;
-    if session.rate_limit > 0 {
-        positive("session.rate_burst", session.rate_burst as usize)?;
-    }
+    positive("session.rate_burst", session.rate_burst as usize)?;
 
-    if !rooms.resume_window.is_zero() {
-        positive("rooms.resume_events", rooms.resume_events)?;
-        positive("rooms.resume_bytes", rooms.resume_bytes)?;
-    }
+    positive("rooms.resume_events", rooms.resume_events)?;
+    positive("rooms.resume_bytes", rooms.resume_bytes)?;
 
-    for key in &auth.keys {
-        check_key(key)?;
-    }
     for (at, key) in auth.keys.iter().enumerate() {
+        check_key(&Entry("auth.keys", at), key)?;
         let same = |other: &AuthKey| other.app == key.app && other.kid == key.kid;
         if auth.keys[..at].iter().any(same) {
             return Err(quoted(
-                "auth.keys.kid",
+                &Entry("auth.keys", at).key("kid"),
                 &key.kid,
                 "stands there twice for one app; each key needs a kid of its own",
             ));
         }
     }
 
-    if !media.health_interval.is_zero() {
-        some_time("media.health_timeout", media.health_timeout)?;
-        positive("media.unhealthy_after", media.unhealthy_after as usize)?;
-    }
-    for server in media_servers {
-        check_media_server(server)?;
-    }
+    some_time("media.health_timeout", media.health_timeout)?;
+    positive("media.unhealthy_after", media.unhealthy_after as usize)?;
+
     for (at, server) in media_servers.iter().enumerate() {
-        if media_servers[..at]
-            .iter()
-            .any(|other| other.name == server.name)
-        {
+        check_media_server(&Entry("media_servers", at), server)?;
+        let same = |other: &MediaServer| other.name == server.name;
+        if media_servers[..at].iter().any(same) {
             return Err(quoted(
-                "media_servers.name",
+                &Entry("media_servers", at).key("name"),
                 &server.name,
                 "stands there twice; each server needs a name of its own",
             ));
@@ -131,52 +120,62 @@ pub(super) fn check(settings: &Settings) -> Checked {
     Ok(())
 }
 
+/// One entry of a list of tables.
+struct Entry(&'static str, usize);
+
+impl Entry {
+    /// The path of a key of it.
+    fn key(&self, name: &str) -> String {
+        format!("{}[{}].{name}", self.0, self.1)
+    }
+}
+
 /// An origin as browsers write it (RFC 6454 section 6.2): scheme, host, port where it is not the
 /// scheme's own, and nothing behind them.
-fn check_origin(origin: &str) -> Checked {
+fn check_origin(key: &str, origin: &str) -> Checked {
     let rest = origin.split_once("://").map(|(_, rest)| rest);
     if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', ' '])) {
         return Ok(());
     }
     Err(quoted(
-        "server.allowed_origins",
+        key,
         origin,
         "must be like \"https://meet.example.org\", with no path behind it",
     ))
 }
 
-fn check_key(key: &AuthKey) -> Checked {
+fn check_key(entry: &Entry, key: &AuthKey) -> Checked {
     if let Err(e) = App::new(&key.app) {
-        return Err(quoted("auth.keys.app", &key.app, e));
+        return Err(quoted(&entry.key("app"), &key.app, e));
     }
     match key.alg.as_str() {
         "HS256" => match (key.secret.expose(), key.secret_file.as_str()) {
             ("", "") => Err(quoted(
-                "auth.keys.secret",
+                &entry.key("secret"),
                 "",
                 "HS256 needs a secret or a secret_file",
             )),
             ("", file) => {
-                let secret = read("auth.keys.secret_file", file)?;
-                secret_is_long("auth.keys.secret_file", secret.trim_ascii_end().len())
+                let secret = read(&entry.key("secret_file"), file)?;
+                secret_is_long(&entry.key("secret_file"), secret.trim_ascii_end().len())
             }
-            (secret, "") => secret_is_long("auth.keys.secret", secret.len()),
+            (secret, "") => secret_is_long(&entry.key("secret"), secret.len()),
             (_, file) => Err(quoted(
-                "auth.keys.secret_file",
+                &entry.key("secret_file"),
                 file,
                 "stands beside a secret; one of them is enough",
             )),
         },
         "RS256" | "ES256" | "EdDSA" => match key.public_key_file.as_str() {
             "" => Err(quoted(
-                "auth.keys.public_key_file",
+                &entry.key("public_key_file"),
                 "",
                 format_args!("{} needs the public key", key.alg),
             )),
-            file => readable("auth.keys.public_key_file", file),
+            file => readable(&entry.key("public_key_file"), file),
         },
         other => Err(quoted(
-            "auth.keys.alg",
+            &entry.key("alg"),
             other,
             "must be HS256, RS256, ES256 or EdDSA",
         )),
@@ -188,20 +187,20 @@ fn secret_is_long(key: &str, bytes: usize) -> Checked {
         return Err(invalid(
             key,
             "(hidden)",
-            format_args!("is {bytes} bytes long, {MIN_SECRET_BYTES} at least are needed"),
+            format_args!("must be {MIN_SECRET_BYTES} bytes long at least, not {bytes}"),
         ));
     }
     Ok(())
 }
 
-fn check_media_server(server: &MediaServer) -> Checked {
+fn check_media_server(entry: &Entry, server: &MediaServer) -> Checked {
     if server.name.is_empty() {
-        return Err(quoted("media_servers.name", "", "must not be empty"));
+        return Err(quoted(&entry.key("name"), "", "must not be empty"));
     }
-    positive("media_servers.weight", server.weight as usize)?;
+    positive(&entry.key("weight"), server.weight as usize)?;
     if server.protocols.is_empty() {
         return Err(invalid(
-            "media_servers.protocols",
+            &entry.key("protocols"),
             "[]",
             "must name what it speaks, like [\"webrtc\"]",
         ));
@@ -218,7 +217,7 @@ fn check_media_server(server: &MediaServer) -> Checked {
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if !(health.is_empty() || url || tcp) {
         return Err(quoted(
-            "media_servers.health",
+            &entry.key("health"),
             health,
             "must be \"http(s)://…\", \"tcp://host:port\", or \"\" for none",
         ));

@@ -1,10 +1,11 @@
 //! How single values are written: durations, lists, levels, secrets.
 
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::fmt;
 
+use ipnet::IpNet;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, SeqAccess, Visitor},
+    de::{self, Unexpected, Visitor},
 };
 
 /// A secret: read like any text, never shown.
@@ -35,66 +36,75 @@ impl Serialize for Secret {
     }
 }
 
-/// A list of texts; where it comes from the environment it is one text with commas.
+/// A text, or else `remedy`: what serde says of a wrong type does not help an operator.
+fn text<'de, D: Deserializer<'de>>(deserializer: D, remedy: &str) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map_err(|_| de::Error::custom(remedy))
+}
+
+/// Networks like 10.0.0.0/8.
 ///
 /// # Errors
-/// Where it is something else, or one of the texts is not what it should be.
-pub fn list<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: FromStr<Err: fmt::Display>,
-    D: Deserializer<'de>,
-{
-    deserializer.deserialize_any(ListVisitor(PhantomData))
+/// Where one of them is none.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks: Vec<Network> = Vec::deserialize(deserializer)?;
+    Ok(networks.into_iter().map(|Network(net)| net).collect())
 }
 
-struct ListVisitor<T>(PhantomData<T>);
+struct Network(IpNet);
 
-impl<'de, T: FromStr<Err: fmt::Display>> Visitor<'de> for ListVisitor<T> {
-    type Value = Vec<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        text.split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-            .map(item)
-            .collect()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(text) = seq.next_element::<String>()? {
-            items.push(item(&text)?);
-        }
-        Ok(items)
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let remedy = "must be a network like \"10.0.0.0/8\" or \"fd00::/8\"";
+        text(deserializer, remedy)?
+            .parse()
+            .map(Self)
+            .map_err(|_| de::Error::custom(remedy))
     }
 }
 
-fn item<T: FromStr<Err: fmt::Display>, E: de::Error>(text: &str) -> Result<T, E> {
-    text.parse()
-        .map_err(|e| E::custom(format_args!("{text:?} in the list: {e}")))
-}
-
-/// Durations are texts like "500ms", "10s", "2m"; 0 needs no unit.
+/// Durations are texts like "500ms", "10s", "2m"; 0 needs neither unit nor quotes.
 pub mod duration {
     use std::time::Duration;
 
     use super::*;
 
+    /// The longest. Clocks that count on from now must not overflow.
+    const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
     /// Reads one.
     ///
     /// # Errors
-    /// Where the text is no duration.
+    /// Where the text is no duration, or a longer one than a year.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text == "0" {
-            return Ok(Duration::ZERO);
+        deserializer.deserialize_any(DurationVisitor)
+    }
+
+    struct DurationVisitor;
+
+    impl Visitor<'_> for DurationVisitor {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration like \"500ms\", \"10s\" or \"2m\"")
         }
-        humantime::parse_duration(&text)
-            .map_err(|_| de::Error::custom("must be a duration like \"500ms\", \"10s\" or \"2m\""))
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Duration, E> {
+            match number {
+                0 => Ok(Duration::ZERO),
+                _ => Err(E::invalid_type(Unexpected::Unsigned(number), &self)),
+            }
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            if text == "0" {
+                return Ok(Duration::ZERO);
+            }
+            match humantime::parse_duration(text) {
+                Ok(duration) if duration <= LONGEST => Ok(duration),
+                Ok(_) => Err(E::custom("must not be longer than a year")),
+                Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+            }
+        }
     }
 
     /// Writes one.
@@ -112,6 +122,8 @@ pub mod level {
 
     use super::*;
 
+    const REMEDY: &str = "must be off, error, warn, info, debug or trace";
+
     /// Reads one.
     ///
     /// # Errors
@@ -119,9 +131,9 @@ pub mod level {
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<LevelFilter, D::Error> {
-        String::deserialize(deserializer)?
+        text(deserializer, REMEDY)?
             .parse()
-            .map_err(|_| de::Error::custom("must be off, error, warn, info, debug or trace"))
+            .map_err(|_| de::Error::custom(REMEDY))
     }
 
     /// Writes one.
@@ -139,14 +151,17 @@ pub mod addr {
 
     use super::*;
 
+    /// What would be right.
+    pub const REMEDY: &str = "must be an address like \"127.0.0.1:8080\" or \"[::]:8080\"";
+
     /// Reads one.
     ///
     /// # Errors
     /// Where the text is none.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-        String::deserialize(deserializer)?
+        text(deserializer, REMEDY)?
             .parse()
-            .map_err(|_| de::Error::custom("must be like \"127.0.0.1:8080\" or \"[::]:8080\""))
+            .map_err(|_| de::Error::custom(REMEDY))
     }
 
     /// Writes one.
@@ -164,6 +179,8 @@ pub mod optional_addr {
 
     use super::*;
 
+    const REMEDY: &str = "must be an address like \"127.0.0.1:9090\", or \"\" for none";
+
     /// Reads one.
     ///
     /// # Errors
@@ -171,13 +188,13 @@ pub mod optional_addr {
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SocketAddr>, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = text(deserializer, REMEDY)?;
         if text.is_empty() {
             return Ok(None);
         }
         text.parse()
             .map(Some)
-            .map_err(|_| de::Error::custom("must be like \"127.0.0.1:9090\", or \"\" for none"))
+            .map_err(|_| de::Error::custom(REMEDY))
     }
 
     /// Writes one.

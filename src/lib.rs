@@ -20,7 +20,7 @@
 //!   [`handover`], what goes along to another thread; [`deadlines`], [`rate`], [`tally`]
 //! * the door: [`admission`], [`http_socket`], [`handshake`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
-//!   [`pages`]
+//!   [`pages`], [`health`]
 //! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
 
@@ -36,6 +36,7 @@ pub mod deadlines;
 pub mod ending;
 pub mod handover;
 pub mod handshake;
+pub mod health;
 pub mod http_socket;
 pub mod ids;
 pub mod logging;

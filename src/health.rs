@@ -1,0 +1,167 @@
+//! The question whether a running server is ready, for container checks and scripts.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+
+use crate::settings;
+
+/// How long the whole question may take.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest status line that is looked at.
+const MAX_STATUS_LINE: usize = 256;
+
+/// Why a server is not ready.
+#[derive(Debug, Error)]
+pub enum HealthError {
+    /// Nothing answers, or not in time.
+    #[error("not ready: {addr} does not answer: {source}")]
+    Silent {
+        /// Who was asked.
+        addr: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It says no, or something that is no answer.
+    #[error("not ready: {addr} answers {status:?}")]
+    Refused {
+        /// Who was asked.
+        addr: SocketAddr,
+        /// The line that came.
+        status: String,
+    },
+}
+
+/// Where a server with these settings is asked: at its operator's address or else at the one for
+/// everybody.
+pub fn address(server: &settings::Server) -> SocketAddr {
+    let mut addr = server.ops_bind.unwrap_or(server.bind);
+    // To listen everywhere is no address to connect to.
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    addr
+}
+
+/// Asks the server at `addr` for its `/readyz`.
+///
+/// # Errors
+/// [`HealthError`], where the answer within `timeout` is anything but 200.
+pub fn ask(addr: SocketAddr, timeout: Duration) -> Result<(), HealthError> {
+    let line = status_line(addr, timeout).map_err(|source| HealthError::Silent { addr, source })?;
+    match line.split(' ').collect::<Vec<_>>()[..] {
+        ["HTTP/1.1" | "HTTP/1.0", "200", ..] => Ok(()),
+        _ => Err(HealthError::Refused { addr, status: line }),
+    }
+}
+
+/// The first line of the answer, or as much of it as came before the end.
+fn status_line(addr: SocketAddr, timeout: Duration) -> io::Result<String> {
+    let deadline = Instant::now() + timeout;
+    let mut stream = TcpStream::connect_timeout(&addr, timeout)?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.write_all(
+        format!("GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut line = Vec::new();
+    let mut chunk = [0; MAX_STATUS_LINE];
+    loop {
+        // A server that sends a byte now and then is held to the deadline too.
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let read = match stream.read(&mut chunk) {
+            // What a read timeout is called on Unix; "resource unavailable" would tell nobody.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        line.extend_from_slice(&chunk[..read]);
+        let end = line.windows(2).position(|two| two == b"\r\n");
+        if read == 0 || end.is_some() || line.len() >= MAX_STATUS_LINE {
+            line.truncate(end.unwrap_or(line.len()));
+            return Ok(String::from_utf8_lossy(&line).into_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, sync::mpsc, thread};
+
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn the_operators_address_is_asked_first_and_everywhere_means_here() {
+        for (bind, ops_bind, asked) in [
+            ("192.0.2.1:80", None, "192.0.2.1:80"),
+            ("192.0.2.1:80", Some("192.0.2.2:90"), "192.0.2.2:90"),
+            ("0.0.0.0:80", None, "127.0.0.1:80"),
+            ("[::]:80", None, "[::1]:80"),
+            ("127.0.0.1:80", Some("0.0.0.0:90"), "127.0.0.1:90"),
+        ] {
+            let mut server = Settings::defaults().server;
+            server.bind = bind.parse().unwrap();
+            server.ops_bind = ops_bind.map(|addr| addr.parse().unwrap());
+            assert_eq!(address(&server).to_string(), asked);
+        }
+    }
+
+    /// What a server is taken for that answers so, and then closes or (`open`) says no more.
+    fn asked(answer: &'static str, open: bool, timeout: Duration) -> Result<(), String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (done, is_done) = mpsc::channel::<()>();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /readyz HTTP/1.1\r\n"));
+            stream.write_all(answer.as_bytes()).unwrap();
+            if open {
+                let _ = is_done.recv();
+            }
+        });
+        let result = ask(addr, timeout).map_err(|error| error.to_string());
+        drop(done);
+        server.join().unwrap();
+        result
+    }
+
+    #[test]
+    fn only_200_is_ready() {
+        let patience = Duration::from_secs(20);
+        assert_eq!(asked("HTTP/1.1 200 OK\r\n\r\nok", true, patience), Ok(()));
+        for (answer, said) in [
+            (
+                "HTTP/1.1 503 Service Unavailable\r\n\r\n",
+                "\"HTTP/1.1 503 Service Unavailable\"",
+            ),
+            ("HTTP/1.1 2000\r\n", "\"HTTP/1.1 2000\""),
+            ("SSH-2.0-OpenSSH 200\r\n", "\"SSH-2.0-OpenSSH 200\""),
+            ("\n\u{202e}", "\"\\n\\u{202e}\""),
+            ("", "\"\""),
+        ] {
+            let error = asked(answer, false, patience).unwrap_err();
+            assert!(error.ends_with(&format!("answers {said}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_not_waited_for() {
+        let error = asked("HTTP/1.1 2", true, Duration::from_millis(50)).unwrap_err();
+        assert!(error.contains("does not answer: timed out"), "{error}");
+    }
+}

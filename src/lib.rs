@@ -20,7 +20,7 @@
 //!   [`handover`], what goes along to another thread; [`deadlines`], [`rate`], [`tally`]
 //! * the door: [`admission`], [`http_socket`], [`handshake`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
-//!   [`pages`], [`health`]
+//!   [`pages`], [`health`], [`limits`]
 //! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
 
@@ -39,6 +39,7 @@ pub mod handshake;
 pub mod health;
 pub mod http_socket;
 pub mod ids;
+pub mod limits;
 pub mod logging;
 pub mod media;
 pub mod membership;

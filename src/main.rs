@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use meeting_server::{
-    health, logging,
+    health, limits, logging,
     server::{self, Server, ServerError},
     settings::{Settings, value},
 };
@@ -97,7 +97,9 @@ fn serve(settings: Settings) -> Result<(), Failure> {
             log::error!("signals cannot be caught: {error}");
         }
     };
+    let (max_connections, workers) = (settings.server.max_connections, settings.worker_count());
     let server = Server::bind(settings)?;
+    limits::raise_open_files(max_connections, workers);
     Ok(server.run(signalled(1), signalled(2))?)
 }
 

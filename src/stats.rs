@@ -116,7 +116,7 @@ pub struct Stats {
     pub rooms: [Gauge; ROOM_SIZES.len() + 1],
     /// Joins that were granted.
     pub joins: Counter,
-    /// Frames from clients, control frames included.
+    /// Frames from clients, pings and pongs included, close frames not.
     pub frames_in: Counter,
     /// Their payload in bytes.
     pub bytes_in: Counter,
@@ -193,7 +193,7 @@ pub fn sum_of<'a>(parts: impl Iterator<Item = &'a Histogram>) -> HistogramSum {
     HistogramSum {
         sum: sum_us as f64 / 1e6,
         count: counts.iter().sum(),
-        buckets: bounds.chain([f64::MAX]).zip(counts).collect(),
+        buckets: bounds.chain([f64::INFINITY]).zip(counts).collect(),
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(sum.count, 3);
         assert_eq!(sum.buckets[0], (50e-6, 1));
         assert_eq!(sum.buckets[1], (100e-6, 1));
-        assert_eq!(sum.buckets.last(), Some(&(f64::MAX, 1)));
+        assert_eq!(sum.buckets.last(), Some(&(f64::INFINITY, 1)));
         assert_eq!(other.take_worst(), Duration::from_secs(60));
         assert_eq!(other.take_worst(), Duration::ZERO);
     }

@@ -133,7 +133,12 @@ impl<S> Drop for Connection<S> {
     /// Every way out of a session ends here: the client, and with it its membership, is gone.
     fn drop(&mut self) {
         if let Some(live) = self.0.take() {
-            live.client.lose(Ending::Lost);
+            // Still open it is only where its session panicked, or where the thread ends.
+            live.client.lose(if live.worker.crew.is_draining() {
+                Ending::Shutdown
+            } else {
+                Ending::Lost
+            });
             clients::try_with(|clients| {
                 clients.shared().stats.ended(live.client.ending());
                 clients.remove(live.client.id());

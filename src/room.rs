@@ -358,7 +358,7 @@ impl Handler<SessionEnded> for RoomActor {
 
 impl Drop for RoomActor {
     /// A room that dies of a defect tells its members and the registry. At an orderly end nobody
-    /// is in it, and there is nothing to say.
+    /// is in it, and at the end of its thread nobody is left to be told.
     fn drop(&mut self) {
         log::info!(
             app = self.name.app.as_str(),
@@ -369,7 +369,7 @@ impl Drop for RoomActor {
             events = self.state.last_event();
             "room closed"
         );
-        if self.state.is_empty() && !std::thread::panicking() {
+        if !std::thread::panicking() {
             return;
         }
         log::error!(

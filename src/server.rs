@@ -115,7 +115,7 @@ impl Server {
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
     ) -> Result<(), ServerError> {
-        self.log_start()?;
+        let start = self.start_line()?;
         let Self {
             listener,
             ops_listener,
@@ -170,40 +170,66 @@ impl Server {
         let serving = server.listen("meeting-server", listener, factory)?.run();
         let handle = serving.handle();
         let serving = actix_rt::spawn(serving);
-        let reporting = report_for_ever(crew.clone(), settings.log.stats_interval);
+        let reporting = async {
+            start.log(&settings);
+            report_for_ever(crew.clone(), settings.log.stats_interval).await;
+        };
         let mut abort = pin!(abort);
-        tokio::select! {
-            () = stop => {}
-            () = &mut abort => {}
-            () = reporting => {}
+        let mut at_once = tokio::select! {
+            // In this order: who reads that it has started may stop it.
+            biased;
+            () = &mut abort => true,
+            () = stop => false,
+            () = reporting => false,
             ended = serving => {
                 return Ok(ended.map_err(io::Error::other)??);
             }
+        };
+        if !at_once {
+            at_once = tokio::select! {
+                () = drain(&crew, settings.server.drain_timeout) => false,
+                () = abort => true,
+            };
         }
-        tokio::select! {
-            () = drain(&crew, settings.server.drain_timeout) => {}
-            () = abort => log::warn!("ended at once"),
+        if at_once {
+            crew.begin_drain();
+            log::warn!("ended at once");
         }
         handle.stop(false).await;
         Ok(())
     }
 
-    fn log_start(&self) -> io::Result<()> {
-        let server = &self.settings.server;
+    fn start_line(&self) -> io::Result<StartLine> {
+        Ok(StartLine {
+            bind: self.local_addr()?,
+            ops: self.ops_addr()?,
+            workers: self.crew.size(),
+        })
+    }
+}
+
+/// What the log says at the start that the settings do not know.
+struct StartLine {
+    bind: SocketAddr,
+    ops: Option<SocketAddr>,
+    workers: usize,
+}
+
+impl StartLine {
+    fn log(&self, settings: &Settings) {
         log::info!(
             version = env!("CARGO_PKG_VERSION"),
-            bind:% = self.local_addr()?,
-            ops:? = self.ops_addr()?,
-            workers = self.crew.size(),
-            max_connections = server.max_connections,
-            max_connections_per_ip = server.max_connections_per_ip,
-            max_rooms = self.settings.rooms.max_rooms,
-            max_members = self.settings.rooms.max_members,
-            rate_limit = self.settings.session.rate_limit;
+            bind:% = self.bind,
+            ops = self.ops.map(|ops| ops.to_string()).as_deref(),
+            workers = self.workers,
+            max_connections = settings.server.max_connections,
+            max_connections_per_ip = settings.server.max_connections_per_ip,
+            max_rooms = settings.rooms.max_rooms,
+            max_members = settings.rooms.max_members,
+            rate_limit = settings.session.rate_limit;
             "start"
         );
         log::warn!("open to everybody: no auth.keys are set, so anybody can take anybody's place");
-        Ok(())
     }
 }
 

@@ -21,9 +21,12 @@ use crate::{
     handover::{Baggage, Handover},
     handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
-    membership::{Membership, Seat},
+    membership::{Membership, Seat, Wanted},
     outbox::{Frame, Outbox},
-    protocol::{error::CloseCode, event, frame},
+    protocol::{
+        error::{CloseCode, Refusal},
+        event, frame,
+    },
     rate::{RateLimit, Verdict},
     stats::Stats,
     tally::Tally,
@@ -253,7 +256,7 @@ impl Client {
     /// is slowed by its own socket.
     pub fn holds_back(&self) -> bool {
         let holds = self.phase.get() != Phase::Open
-            || self.parting.borrow().is_some()
+            || self.is_parting()
             || self.moving.get()
             || self.unanswered.get() >= MAX_UNANSWERED;
         self.held_back.set(holds);
@@ -323,8 +326,13 @@ impl Client {
         self.close_after_answers(Ending::Shutdown, vec![event, close], shared);
     }
 
+    /// Whether it is only kept until its requests are answered.
+    pub fn is_parting(&self) -> bool {
+        self.parting.borrow().is_some()
+    }
+
     fn close_after_answers(&self, ending: Ending, frames: Vec<Vec<u8>>, shared: &Shared) {
-        if self.parting.borrow().is_some() {
+        if self.is_parting() {
             return;
         }
         if self.unanswered.get() == 0 && !self.moving.get() {
@@ -395,6 +403,19 @@ impl Client {
             longest_queue = figures.longest_queue,
             ping_ms = figures.round_trip.map(|ping| ping.as_secs_f64() * 1e3);
             "leave"
+        );
+    }
+
+    /// A join that was not granted; `join` where it could be read.
+    pub fn log_refused_join(&self, join: Option<&Wanted>, refusal: &Refusal) {
+        log::info!(
+            app = join.map(|join| join.room.app.as_str()),
+            channel = join.map(|join| join.room.channel.as_str()),
+            endpoint = join.and_then(|join| Some(join.endpoint.as_ref()?.as_str())),
+            client:% = self.handshake.shown_address(),
+            err = refusal.code as u16,
+            reason:% = refusal.message;
+            "join refused"
         );
     }
 

@@ -19,16 +19,20 @@ pub struct Handshake {
 
 impl Handshake {
     /// The client's address for the log.
-    pub fn shown_address(&self) -> impl fmt::Display {
-        struct Shown(Option<IpAddr>);
-        impl fmt::Display for Shown {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.0 {
-                    Some(address) => write!(f, "{address}"),
-                    None => f.write_str("unknown"),
-                }
-            }
+    pub fn shown_address(&self) -> ShownAddress {
+        ShownAddress(self.client)
+    }
+}
+
+/// A client's address as the log shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownAddress(pub Option<IpAddr>);
+
+impl fmt::Display for ShownAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => write!(f, "{address}"),
+            None => f.write_str("unknown"),
         }
-        Shown(self.client)
     }
 }

@@ -9,8 +9,8 @@ use actix::prelude::*;
 
 use crate::{
     ending::Ending,
-    ids::{MemberId, RoomId, RoomName, SessionId},
-    protocol::event::Who,
+    ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
+    protocol::{event::Who, request::JoinRequest},
 };
 
 /// To the registry: a session is over without having asked.
@@ -23,6 +23,24 @@ pub struct SessionEnded {
     pub member: MemberId,
     /// Why.
     pub ending: Ending,
+}
+
+/// A place in a room that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The room.
+    pub room: RoomName,
+    /// The endpoint; `None`: whatever the server makes.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl From<&JoinRequest> for Wanted {
+    fn from(join: &JoinRequest) -> Self {
+        Self {
+            room: join.room.clone(),
+            endpoint: join.endpoint.clone(),
+        }
+    }
 }
 
 /// A member's place in a room.

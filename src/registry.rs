@@ -74,18 +74,10 @@ impl Handler<Join> for RegistryActor {
         });
         match opened {
             Some(room) => room.do_send(join),
-            None => {
-                let why = "the server has as many rooms as it may have";
-                log::info!(
-                    app = join.request.room.app.as_str(),
-                    channel = join.request.room.channel.as_str(),
-                    err = ErrorCode::Unavailable as u16,
-                    reason = why;
-                    "join refused"
-                );
-                join.ticket
-                    .refuse(&Refusal::new(ErrorCode::Unavailable, why));
-            }
+            None => join.ticket.refuse(&Refusal::new(
+                ErrorCode::Unavailable,
+                "the server has as many rooms as it may have",
+            )),
         }
     }
 }

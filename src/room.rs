@@ -116,6 +116,7 @@ impl RoomActor {
     /// Applies a command and sends what comes of it; the answer, if there is one, to `asker`.
     fn apply(&mut self, command: Command, asker: Option<Ticket>) {
         let mut outputs = std::mem::take(&mut self.outputs);
+        let publisher = self.publisher(&command);
         let (members, streams) = (self.state.members().len(), self.state.streams());
         self.state.apply(command, &mut outputs);
         clients::with(|clients| {
@@ -137,7 +138,7 @@ impl RoomActor {
                         event,
                         except,
                     } => {
-                        self.log(&event);
+                        self.log(&event, publisher);
                         self.tell(number, &event, except, clients);
                     }
                     Output::Replaced(connection) => {
@@ -158,18 +159,7 @@ impl RoomActor {
 
     fn answer(&self, answer: Result<Answer, Refusal>, ticket: Ticket, clients: &Clients) {
         let frame = match answer {
-            Err(refusal) => {
-                if ticket.is_join() {
-                    log::info!(
-                        app = self.name.app.as_str(),
-                        channel = self.name.channel.as_str(),
-                        err = refusal.code as u16,
-                        reason:% = refusal.message;
-                        "join refused"
-                    );
-                }
-                return ticket.refuse(&refusal);
-            }
+            Err(refusal) => return ticket.refuse(&refusal),
             Ok(Answer::Joined {
                 member,
                 session,
@@ -235,9 +225,28 @@ impl RoomActor {
         stats.deliveries.add(deliveries);
     }
 
+    /// The session whose stream this command may begin or end; after it, nobody may know.
+    fn publisher(&self, command: &Command) -> Option<SessionId> {
+        if !log::log_enabled!(log::Level::Info) {
+            return None;
+        }
+        let member = match command {
+            Command::Join(joining) => {
+                let mut members = self.state.members().iter();
+                members.find(|member| *member.who.endpoint() == joining.endpoint)
+            }
+            Command::Leave(id)
+            | Command::End(id)
+            | Command::Publish(id, _)
+            | Command::Unpublish(id, _) => self.state.member(*id),
+            Command::Dump(_) | Command::Broadcast(..) => None,
+        };
+        member.map(|member| member.session)
+    }
+
     /// Who published what. Who comes and goes is logged where it is known as whom and why; what
     /// people say to each other is nobody's.
-    fn log(&self, event: &RoomEvent) {
+    fn log(&self, event: &RoomEvent, publisher: Option<SessionId>) {
         let (what, who, stream) = match event {
             RoomEvent::Publish(who, stream) => ("publish", who, stream),
             RoomEvent::Unpublish(who, stream) => ("unpublish", who, stream),
@@ -247,6 +256,7 @@ impl RoomActor {
             app = self.name.app.as_str(),
             channel = self.name.channel.as_str(),
             endpoint = who.endpoint().as_str(),
+            sid = publisher.as_ref().map(SessionId::sid),
             stream = stream.as_str();
             "{what}"
         );
@@ -287,9 +297,12 @@ impl Handler<Join> for RoomActor {
         self.joins += 1;
         let connection = join.ticket.client();
         // A connection that died meanwhile has no guard yet that would take it out again.
-        let alive = clients::with(|clients| clients.get(connection))
-            .is_some_and(|client| client.phase() == Phase::Open);
-        if alive {
+        let client = clients::with(|clients| clients.get(connection))
+            .filter(|client| client.phase() == Phase::Open);
+        if client.as_ref().is_some_and(|client| client.is_parting()) {
+            // It would leave at once, and the others would see it come and go.
+            join.ticket.refuse(&Refusal::draining());
+        } else if client.is_some() {
             let command = Command::Join(Joining {
                 connection,
                 session: SessionId::generate(),

@@ -104,14 +104,6 @@ impl SessionActor {
             }
         };
         if let Err(refusal) = self.request(&envelope, &reply_to) {
-            if envelope.is_join() {
-                log::info!(
-                    client:% = self.client.handshake().shown_address(),
-                    err = refusal.code as u16,
-                    reason:% = refusal.message;
-                    "join refused"
-                );
-            }
             self.refuse(&reply_to, &refusal);
         }
     }
@@ -122,8 +114,19 @@ impl SessionActor {
         if !envelope.is_join() && seat.is_none() {
             return Err(Refusal::no_such_session());
         }
-        match envelope.request()? {
-            Request::Join(join) => self.join(join, reply_to.clone()),
+        let request = envelope.request().inspect_err(|refusal| {
+            if envelope.is_join() {
+                self.client.log_refused_join(None, refusal);
+            }
+        })?;
+        match request {
+            Request::Join(mut join) => {
+                self.check_join(&mut join).inspect_err(|refusal| {
+                    self.client.log_refused_join(Some(&(&join).into()), refusal);
+                })?;
+                self.join(join, reply_to.clone());
+                Ok(())
+            }
             Request::Member(action) => {
                 let (room, member) = seat.ok_or_else(Refusal::no_such_session)?;
                 let kind = match action {
@@ -144,7 +147,8 @@ impl SessionActor {
         }
     }
 
-    fn join(&mut self, mut join: JoinRequest, reply_to: ReplyTo) -> Result<(), Refusal> {
+    /// The checks of a join that need no room. A device that it leaves out is the URL's.
+    fn check_join(&self, join: &mut JoinRequest) -> Result<(), Refusal> {
         if join.device.is_none()
             && let Some(device) = &self.client.handshake().device
         {
@@ -158,32 +162,36 @@ impl SessionActor {
                 "this connection is in a room; channel.leave it first",
             ));
         }
-        self.not_draining()?;
+        self.not_draining()
+    }
+
+    fn join(&self, join: JoinRequest, reply_to: ReplyTo) {
         let home = self.worker.crew.home(&join.room);
         if home == self.worker.index {
-            self.enter(join, Ticket::new(&self.client, reply_to, Kind::Join));
+            self.enter(join, reply_to);
         } else {
             self.client.hand_over(Handover {
                 worker: home,
                 pending: PendingJoin { join, reply_to },
             });
         }
-        Ok(())
     }
 
     fn not_draining(&self) -> Result<(), Refusal> {
         if self.worker.crew.is_draining() {
-            return Err(Refusal::new(
-                ErrorCode::Unavailable,
-                "the server shuts down; connect again after a while",
-            ));
+            return Err(Refusal::draining());
         }
         Ok(())
     }
 
     /// Joins a room of this thread.
-    fn enter(&self, request: JoinRequest, ticket: Ticket) {
+    fn enter(&self, request: JoinRequest, reply_to: ReplyTo) {
+        let ticket = self.join_ticket(&request, reply_to);
         self.worker.registry.do_send(Join { ticket, request });
+    }
+
+    fn join_ticket(&self, join: &JoinRequest, reply_to: ReplyTo) -> Ticket {
+        Ticket::new(&self.client, reply_to, Kind::Join(Box::new(join.into())))
     }
 
     /// A part of a message. A part that is refused refuses the whole, which is answered at its
@@ -253,10 +261,9 @@ impl Actor for SessionActor {
 
     fn started(&mut self, _: &mut Self::Context) {
         if let Some(PendingJoin { join, reply_to }) = self.pending_join.take() {
-            let ticket = Ticket::new(&self.client, reply_to, Kind::Join);
             match self.not_draining() {
-                Ok(()) => self.enter(join, ticket),
-                Err(refusal) => ticket.refuse(&refusal),
+                Ok(()) => self.enter(join, reply_to),
+                Err(refusal) => self.join_ticket(&join, reply_to).refuse(&refusal),
             }
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     client::Client,
     clients,
     ids::ConnectionId,
+    membership::Wanted,
     outbox::Frame,
     protocol::{
         error::{ErrorCode, Refusal},
@@ -12,10 +13,10 @@ use crate::{
 };
 
 /// What a request does to where its client stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// channel.join
-    Join,
+    /// channel.join, for this place.
+    Join(Box<Wanted>),
     /// channel.leave
     Leave,
     /// Any other.
@@ -24,8 +25,8 @@ pub enum Kind {
 
 impl Kind {
     /// Whether no further frame is let in until it is answered.
-    fn moves(self) -> bool {
-        self != Self::Stay
+    fn moves(&self) -> bool {
+        *self != Self::Stay
     }
 }
 
@@ -57,11 +58,6 @@ impl Ticket {
         self.client
     }
 
-    /// Whether it is a join's.
-    pub fn is_join(&self) -> bool {
-        self.kind == Kind::Join
-    }
-
     /// What an answer repeats of the request.
     pub fn reply_to(&self) -> &ReplyTo {
         &self.reply_to
@@ -69,19 +65,27 @@ impl Ticket {
 
     /// Answers.
     pub fn answer(mut self, frame: Frame) {
-        self.give(None, frame);
+        self.give(frame, None);
     }
 
     /// Answers with an error.
     pub fn refuse(mut self, refusal: &Refusal) {
-        let frame = Frame::Own(self.reply_to.refused(refusal));
-        self.give(Some(refusal.code), frame);
+        self.give_refusal(refusal);
     }
 
-    fn give(&mut self, err: Option<ErrorCode>, frame: Frame) {
+    fn give_refusal(&mut self, refusal: &Refusal) {
+        let frame = Frame::Own(self.reply_to.refused(refusal));
+        self.give(frame, Some(refusal));
+    }
+
+    fn give(&mut self, frame: Frame, refusal: Option<&Refusal>) {
         self.answered = true;
         clients::try_with(|clients| {
             if let Some(client) = clients.get(self.client) {
+                if let (Kind::Join(wanted), Some(refusal)) = (&self.kind, refusal) {
+                    client.log_refused_join(Some(wanted), refusal);
+                }
+                let err = refusal.map(|refusal| refusal.code);
                 clients.answer(&client, self.reply_to.method, err, frame);
                 client.request_ends(self.kind.moves(), clients.shared());
             }
@@ -96,8 +100,7 @@ impl Drop for Ticket {
                 ErrorCode::Unavailable,
                 "the request was lost in a failure of the server; try it again",
             );
-            let frame = Frame::Own(self.reply_to.refused(&refusal));
-            self.give(Some(refusal.code), frame);
+            self.give_refusal(&refusal);
         }
     }
 }

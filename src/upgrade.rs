@@ -1,7 +1,7 @@
 //! From HTTP to WebSocket (RFC 6455 section 4.2): a request that asks for an upgrade is checked
 //! and answered here, and its socket leaves HTTP for good.
 
-use std::{convert::Infallible, fmt, rc::Rc, sync::Arc};
+use std::{convert::Infallible, fmt, net::IpAddr, rc::Rc, sync::Arc};
 
 use actix_codec::Framed;
 use actix_http::{
@@ -17,7 +17,7 @@ use futures_util::SinkExt;
 use crate::{
     admission::{self, Counted},
     clients, connection,
-    handshake::Handshake,
+    handshake::{Handshake, ShownAddress},
     http_socket::HttpSocket,
     stats::REFUSALS,
     throttle::Throttle,
@@ -38,7 +38,7 @@ pub async fn upgrade(
     match check(&request).and_then(|()| admit(&request, &worker)) {
         Ok(handshake) => accept(&request, handshake, framed, worker).await,
         Err(refused) => {
-            count(&refused, &request);
+            count(&refused, &request, &worker);
             refuse(refused.response, refused.text, framed).await;
         }
     }
@@ -67,7 +67,7 @@ fn refused(reason: &'static str, status: StatusCode, text: impl fmt::Display) ->
 }
 
 /// Counts it; and warns where it is the operator's affair and not only the client's.
-fn count(refused: &Refused, request: &Request) {
+fn count(refused: &Refused, request: &Request, worker: &Worker) {
     static WARNING: Throttle = Throttle::new();
     if let Some(at) = REFUSALS.iter().position(|reason| *reason == refused.reason) {
         clients::with(|clients| clients.shared().stats.refusals[at].add(1));
@@ -77,7 +77,7 @@ fn count(refused: &Refused, request: &Request) {
     {
         log::warn!(
             reason = refused.reason,
-            peer:? = request.head().peer_addr,
+            client:% = ShownAddress(client_address(request, worker)),
             suppressed = suppressed;
             "upgrade refused"
         );
@@ -143,6 +143,25 @@ fn check(request: &Request) -> Result<(), Refused> {
     Ok(())
 }
 
+fn peer_address(request: &Request) -> Option<IpAddr> {
+    request.head().peer_addr.map(|peer| peer.ip())
+}
+
+/// Where it comes from, behind all trusted proxies.
+fn client_address(request: &Request, worker: &Worker) -> Option<IpAddr> {
+    let forwarded_for: Vec<&[u8]> = request
+        .head()
+        .headers
+        .get_all(header::X_FORWARDED_FOR)
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let client = |peer| {
+        let admission = worker.crew.admission();
+        admission.client_address(peer, forwarded_for.iter().copied())
+    };
+    peer_address(request).map(client)
+}
+
 /// Whether this client may come in, and what is kept of it.
 fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
     if worker.crew.is_draining() {
@@ -154,15 +173,10 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
     }
     let admission = worker.crew.admission();
     let headers = &request.head().headers;
-    let peer = request.head().peer_addr.map(|peer| peer.ip());
-    let forwarded_for: Vec<&[u8]> = headers
-        .get_all(header::X_FORWARDED_FOR)
-        .map(HeaderValue::as_bytes)
-        .collect();
-    let client = peer.map(|peer| admission.client_address(peer, forwarded_for.iter().copied()));
+    let client = client_address(request, worker);
     let counted = match request.conn_data::<Arc<Counted>>() {
         Some(counted) => counted.clone(),
-        None => Arc::new(admission.accept(peer)),
+        None => Arc::new(admission.accept(peer_address(request))),
     };
     let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     match admission.upgrade(&counted, client, origin) {

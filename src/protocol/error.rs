@@ -47,6 +47,14 @@ impl Refusal {
         Self::new(ErrorCode::BadRequest, message)
     }
 
+    /// The 503 for every join while the server goes down.
+    pub fn draining() -> Self {
+        Self::new(
+            ErrorCode::Unavailable,
+            "the server shuts down; connect again after a while",
+        )
+    }
+
     /// The 410 for every request whose session is not the present one.
     pub fn no_such_session() -> Self {
         Self::new(

@@ -3,6 +3,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "no test file needs all of it")]
 
+pub mod http;
+pub mod log_line;
+pub mod openmetrics;
+pub mod process;
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -24,6 +29,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A server that lives as long as this value.
 pub struct Server {
     pub addr: SocketAddr,
+    /// Where the operator's pages are.
+    pub ops: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -44,6 +51,7 @@ impl Server {
         change(&mut settings);
         let server = server::Server::bind(settings).unwrap();
         let addr = server.local_addr().unwrap();
+        let ops = server.ops_addr().unwrap().unwrap_or(addr);
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let stop = async {
@@ -53,6 +61,7 @@ impl Server {
         });
         Self {
             addr,
+            ops,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -156,6 +165,8 @@ pub struct Client {
     pub stream: TcpStream,
     /// Its session, once it has joined.
     pub session: String,
+    /// Bytes that have come since the upgrade.
+    pub received: usize,
     next_cseq: i64,
     buffer: Vec<u8>,
 }
@@ -196,6 +207,7 @@ impl Client {
         Self {
             stream,
             session: String::new(),
+            received: 0,
             next_cseq: 1,
             buffer: Vec::new(),
         }
@@ -206,6 +218,7 @@ impl Client {
         loop {
             if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 let head = self.buffer.drain(..at + 4).collect();
+                self.received = self.buffer.len();
                 return String::from_utf8(head).unwrap();
             }
             assert_ne!(self.fill().unwrap(), 0, "the stream ended in a head");
@@ -253,6 +266,7 @@ impl Client {
         let mut chunk = [0; 65536];
         let n = self.stream.read(&mut chunk)?;
         self.buffer.extend_from_slice(&chunk[..n]);
+        self.received += n;
         Ok(n)
     }
 

@@ -1,0 +1,54 @@
+//! Plain HTTP, as a load balancer or a scraper speaks it.
+
+use std::{io::Read, net::SocketAddr};
+
+use super::Client;
+
+/// What came back.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    /// Status line and header lines.
+    pub head: String,
+    pub body: String,
+}
+
+/// One GET on a connection of its own.
+pub fn get(addr: SocketAddr, path: &str) -> Response {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    exchange(addr, &request)
+}
+
+/// An upgrade request with these further header lines; the status of the answer.
+pub fn upgrade_status(addr: SocketAddr, headers: &str) -> u16 {
+    let mut client = Client::tcp(addr);
+    client.write(
+        format!(
+            "GET /ws HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             {headers}\r\n"
+        )
+        .as_bytes(),
+    );
+    status(&client.read_http_head())
+}
+
+fn exchange(addr: SocketAddr, request: &str) -> Response {
+    let mut client = Client::tcp(addr);
+    client.write(request.as_bytes());
+    let mut text = String::new();
+    client.stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+    Response {
+        status: status(head),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
+fn status(head: &str) -> u16 {
+    let status = head
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
+    status.and_then(|status| status.parse().ok()).expect(head)
+}

@@ -1,0 +1,141 @@
+//! The binary itself, seen as an operator sees it: its log, its signals, its exit code.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+};
+
+use super::{
+    Client, PATIENCE,
+    log_line::{Format, Line},
+};
+
+/// A server process that ends with this value.
+pub struct Process {
+    pub addr: SocketAddr,
+    pub ops: SocketAddr,
+    format: Format,
+    child: Child,
+    stderr: Receiver<String>,
+    /// All of its standard error so far.
+    pub log: Vec<String>,
+}
+
+impl Process {
+    /// On free ports and two worker threads; with these settings, `SECTION__KEY` and value, beside
+    /// the defaults.
+    pub fn start(format: Format, rust_log: &str, settings: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meeting-server"));
+        command
+            .env_clear()
+            .env("RUST_LOG", rust_log)
+            // Where there is no settings.toml.
+            .current_dir(env!("CARGO_TARGET_TMPDIR"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let ours = [
+            ("SERVER__BIND", "127.0.0.1:0"),
+            ("SERVER__OPS_BIND", "127.0.0.1:0"),
+            ("SERVER__WORKERS", "2"),
+            ("LOG__FORMAT", format.name()),
+        ];
+        for (key, value) in ours.iter().chain(settings) {
+            command.env(format!("MEETING_SERVER__{key}"), value);
+        }
+        let mut child = command.spawn().unwrap();
+        let pipe = BufReader::new(child.stderr.take().unwrap());
+        let (lines, stderr) = channel();
+        std::thread::spawn(move || {
+            for line in pipe.lines() {
+                if lines.send(line.unwrap()).is_err() {
+                    break;
+                }
+            }
+        });
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut process = Self {
+            addr: unknown,
+            ops: unknown,
+            format,
+            child,
+            stderr,
+            log: Vec::new(),
+        };
+        let start = process.line("start");
+        process.addr = start["bind"].parse().unwrap();
+        process.ops = start["ops"].parse().unwrap();
+        process
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    pub fn join(&self, channel: &str, endpoint: &str) -> Client {
+        let mut client = self.connect();
+        client.join(channel, endpoint);
+        client
+    }
+
+    /// The next line, waited for.
+    pub fn next_line(&mut self) -> Line {
+        let text = self
+            .stderr
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|_| panic!("the log does not go on: {:#?}", self.log));
+        let line = self.format.parse(&text);
+        self.log.push(text);
+        line
+    }
+
+    /// The next line with this message, waited for.
+    pub fn line(&mut self, message: &str) -> Line {
+        loop {
+            let line = self.next_line();
+            if line.message == message {
+                return line;
+            }
+        }
+    }
+
+    /// Lines that are there already, without waiting.
+    pub fn lines_so_far(&mut self) -> Vec<Line> {
+        let new: Vec<String> = self.stderr.try_iter().collect();
+        let lines = new.iter().map(|text| self.format.parse(text)).collect();
+        self.log.extend(new);
+        lines
+    }
+
+    /// Sends a signal: "TERM", "INT", "STOP", "CONT".
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(kill.success());
+    }
+
+    /// Waits until it has ended: its exit code, and its whole log.
+    pub fn ended(&mut self) -> (ExitStatus, Vec<Line>) {
+        let status = loop {
+            match self.stderr.recv_timeout(PATIENCE) {
+                Ok(text) => self.log.push(text),
+                Err(RecvTimeoutError::Disconnected) => break self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.log),
+            }
+        };
+        let lines = self.log.iter().map(|text| self.format.parse(text));
+        (status, lines.collect())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already, most of the time.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -613,8 +613,8 @@ fn a_warning_that_repeats_is_logged_now_and_then_and_counted() {
         assert!(begun.elapsed() < PATIENCE, "the second never comes");
         assert_eq!(upgrade_status(process.addr, ""), 503);
         refused += 1;
-        let new = process.lines_so_far().into_iter();
-        warnings.extend(new.filter(|line| line.message == "upgrade refused"));
+        let line = process.line_within(Duration::from_millis(20));
+        warnings.extend(line.filter(|line| line.message == "upgrade refused"));
     }
     for warning in &warnings {
         assert_eq!((&warning.level[..], &warning["reason"]), ("warn", "full"));

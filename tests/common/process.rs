@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::Duration,
 };
 
 use super::{
@@ -101,12 +102,12 @@ impl Process {
         }
     }
 
-    /// Lines that are there already, without waiting.
-    pub fn lines_so_far(&mut self) -> Vec<Line> {
-        let new: Vec<String> = self.stderr.try_iter().collect();
-        let lines = new.iter().map(|text| self.format.parse(text)).collect();
-        self.log.extend(new);
-        lines
+    /// The next line, if it comes within `wait`.
+    pub fn line_within(&mut self, wait: Duration) -> Option<Line> {
+        let text = self.stderr.recv_timeout(wait).ok()?;
+        let line = self.format.parse(&text);
+        self.log.push(text);
+        Some(line)
     }
 
     /// Sends a signal: "TERM", "INT", "STOP", "CONT".

@@ -48,6 +48,8 @@ pub struct Shared {
     pub send_timeout: Millis,
     /// Lent to whoever reads from a socket or writes to one.
     pub scratch: RefCell<Vec<u8>>,
+    /// Whether the server goes down: nobody is told any more who leaves.
+    pub draining: Cell<bool>,
     /// The thread's counters.
     pub stats: Arc<Stats>,
 }

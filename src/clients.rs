@@ -70,6 +70,7 @@ pub fn start(session: &settings::Session, stats: Arc<Stats>) {
 /// Says goodbye to everybody on this thread, for the server goes down: to those in no room at
 /// once, then to one room after another, all of them `within` this time.
 pub fn dismiss_all(within: Duration) {
+    with(|clients| clients.shared.draining.set(true));
     let open = with(Clients::rooms);
     actix_rt::spawn(async move {
         let begun = tokio::time::Instant::now();
@@ -113,6 +114,7 @@ impl Clients {
                 send_queue_bytes: session.send_queue_bytes,
                 send_timeout: millis(session.send_timeout),
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
+                draining: Cell::new(false),
                 stats,
             },
             deadlines: Deadlines {

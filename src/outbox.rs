@@ -71,12 +71,15 @@ pub struct Outbox {
     taken: usize,
     /// Whose events the first frames are.
     session: Option<SessionId>,
+    /// How many of `frames` are none: [`Frame::Session`].
+    marks: usize,
 }
 
 impl Outbox {
     /// Adds a frame at the end.
     pub fn push(&mut self, frame: Frame) {
         self.bytes += frame.size();
+        self.marks += usize::from(matches!(frame, Frame::Session(_)));
         self.frames.push_back(frame);
     }
 
@@ -95,7 +98,7 @@ impl Outbox {
 
     /// How many frames wait.
     pub fn len(&self) -> usize {
-        self.frames.len()
+        self.frames.len() - self.marks
     }
 
     /// How many bytes wait.
@@ -147,6 +150,7 @@ impl Outbox {
             self.bytes -= len;
             if let Some(Frame::Session(next)) = self.frames.pop_front() {
                 self.session = Some(next);
+                self.marks -= 1;
             }
         }
         if self.frames.is_empty() && self.frames.capacity() > KEPT_CAPACITY {
@@ -159,6 +163,7 @@ impl Outbox {
         let begun = self.frames.pop_front().filter(|_| self.taken > 0);
         self.bytes = begun.as_ref().map_or(0, Frame::size);
         self.frames = begun.into_iter().collect();
+        self.marks = 0;
     }
 
     /// All that waits as plain bytes, for a connection that moves to another thread.

@@ -206,6 +206,10 @@ impl RoomActor {
         if let RoomEvent::Join(_) = event {
             stats.joins.add(1);
         }
+        if matches!(event, RoomEvent::Leave(_)) && clients.shared().draining.get() {
+            // It is about to be true of everybody.
+            return;
+        }
         let now = Instant::now();
         let mut deliveries = 0;
         let mut numbered: Option<Rc<EventFrame>> = None;

@@ -47,6 +47,7 @@ impl Tally {
             counter.set(0);
         }
         self.longest_queue.set(0);
+        self.round_trip.set(None);
     }
 
     /// A frame came, with so much payload.

@@ -122,6 +122,23 @@ fn who_comes_just_before_the_end_is_not_seen_to_leave_either() {
 }
 
 #[test]
+fn while_it_goes_down_nobody_is_told_who_leaves() {
+    let mut server = server(LONG);
+    let mut first = server.join("first", "a");
+    let mut anna = server.join("second", "anna");
+    let mut ben = server.join("second", "ben");
+    anna.event("endpoint");
+    server.begin_stop();
+    // The second room's turn is a long time off, and it goes on until then.
+    dismissed(&mut first);
+    ben.ok("channel.leave", json!({}));
+    assert_eq!(anna.names(), ["anna"], "no event comes before the answer");
+    drop(anna);
+    drop(ben);
+    server.stop();
+}
+
+#[test]
 fn while_it_goes_down_joins_and_upgrades_get_503_and_healthz_says_so() {
     let mut server = server(LONG);
     for path in ["/healthz", "/readyz"] {

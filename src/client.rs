@@ -461,9 +461,12 @@ impl Client {
             return Some(Due::NotJoined);
         }
         if now >= self.ping_due.get() {
-            // From now on, not from when it was due: a thread that was held up must not ping
-            // everybody in a row.
-            self.ping_due.set(now + deadlines.ping_interval);
+            // In step with when it was due: pings that are spread over the interval stay so after
+            // a pause, and yet nobody is pinged twice in a row.
+            let due = self.ping_due.get();
+            let missed = (now - due) / deadlines.ping_interval;
+            self.ping_due
+                .set(due + (missed + 1) * deadlines.ping_interval);
             return Some(Due::Ping);
         }
         None

@@ -11,7 +11,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -53,7 +53,8 @@ pub struct Clients {
     flusher: RefCell<Option<Waker>>,
     shared: Shared,
     deadlines: Deadlines,
-    epoch: Instant,
+    last_tick: Cell<Instant>,
+    awake: Cell<Duration>,
     /// See [`Clients::next_fraction_of`].
     spread: Cell<u64>,
 }
@@ -67,21 +68,30 @@ pub fn start(session: &settings::Session, stats: Arc<Stats>) {
     });
 }
 
-/// Says goodbye to everybody on this thread, for the server goes down: to those in no room at
-/// once, then to one room after another, all of them `within` this time.
-pub fn dismiss_all(within: Duration) {
-    with(|clients| clients.shared.draining.set(true));
-    let open = with(Clients::rooms);
+/// The server goes down: from now on nobody on this thread is told who leaves. How many rooms there
+/// are to say goodbye to.
+pub fn begin_drain() -> usize {
+    with(|clients| {
+        clients.shared.draining.set(true);
+        clients.by_room().len()
+    })
+}
+
+/// Says goodbye to everybody on this thread: to those in no room at once, then to one room after
+/// another. `first` is the number of its first room among the `all` of the server, all of which
+/// are to have had their turn `within` this time.
+pub fn dismiss_all(within: Duration, first: usize, all: usize) {
+    let rooms = with(Clients::by_room);
     actix_rt::spawn(async move {
         let begun = tokio::time::Instant::now();
-        let rooms = u32::try_from(open.len()).unwrap_or(u32::MAX).max(1);
-        with(|clients| clients.dismiss_room(None));
-        for (n, room) in (0..).zip(open) {
-            tokio::time::sleep_until(begun + within * n / rooms).await;
-            with(|clients| clients.dismiss_room(Some(room)));
+        with(|clients| clients.dismiss_outsiders());
+        for (n, members) in (first..).zip(rooms.into_values()) {
+            let turn = (n as f64 / all.max(1) as f64).min(1.0);
+            tokio::time::sleep_until(begun + within.mul_f64(turn)).await;
+            with(|clients| clients.dismiss_these(&members));
         }
         // Who has left its room meanwhile.
-        with(|clients| clients.dismiss_room(None));
+        with(|clients| clients.dismiss_outsiders());
     });
 }
 
@@ -123,7 +133,8 @@ impl Clients {
                 idle_timeout: millis(session.idle_timeout),
                 send_timeout: millis(session.send_timeout),
             },
-            epoch: Instant::now(),
+            last_tick: Cell::new(Instant::now()),
+            awake: Cell::default(),
             spread: Cell::new(0),
         }
     }
@@ -234,16 +245,28 @@ impl Clients {
         !self.dirty.borrow().is_empty()
     }
 
-    /// The rooms in which somebody is.
-    fn rooms(&self) -> BTreeSet<RoomId> {
-        let table = self.table.borrow();
-        table.values().filter_map(|client| client.room()).collect()
+    /// Who is in which room.
+    fn by_room(&self) -> BTreeMap<RoomId, Vec<ConnectionId>> {
+        let mut rooms: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (id, client) in &*self.table.borrow() {
+            if let Some(room) = client.room() {
+                rooms.entry(room).or_default().push(id);
+            }
+        }
+        rooms
     }
 
-    /// Says goodbye to those in this room, or in none.
-    fn dismiss_room(&self, room: Option<RoomId>) {
+    /// Says goodbye to the members of a room.
+    fn dismiss_these(&self, members: &[ConnectionId]) {
+        for client in members.iter().filter_map(|id| self.get(*id)) {
+            self.dismiss(&client);
+        }
+    }
+
+    /// Says goodbye to those who are in no room.
+    fn dismiss_outsiders(&self) {
         for client in self.all() {
-            if client.room() == room {
+            if client.room().is_none() {
                 self.dismiss(&client);
             }
         }
@@ -256,7 +279,7 @@ impl Clients {
 
     fn tick(&self, late: Duration) {
         self.shared.stats.worker_turn.observe(late);
-        let now = Millis::try_from(self.epoch.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        let now = self.time_awake();
         self.shared.now.set(now);
         for client in self.table.borrow().values() {
             match client.due(&self.deadlines, now) {
@@ -273,6 +296,17 @@ impl Clients {
                 Some(Due::Cut(ending)) => client.lose(ending),
             }
         }
+    }
+
+    /// The time in which this thread was awake. While the process stood still (a frozen machine, a
+    /// migration, a debugger) nobody was heard, and it was nobody's fault: what the clients said
+    /// waits in their sockets.
+    fn time_awake(&self) -> Millis {
+        let now = Instant::now();
+        let since = now.duration_since(self.last_tick.replace(now));
+        let awake = self.awake.get() + since.min(self.tick_interval() * 3);
+        self.awake.set(awake);
+        Millis::try_from(awake.as_millis()).unwrap_or(Millis::MAX)
     }
 
     /// How often deadlines are looked up: often enough to keep the shortest of them within some

@@ -17,6 +17,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use actix_http::ws::Codec;
@@ -45,12 +46,20 @@ const CLOSE_GRACE: Millis = 2_000;
 const DISCARDS_A_TURN: usize = 16;
 
 /// A connection begins on this thread, a worker's, which has accepted it.
-pub fn begin(socket: TcpStream, handshake: Arc<Handshake>, unread: BytesMut, worker: Rc<Worker>) {
+///
+/// It has been in no room for all the time `since_accept`, and join_timeout counts from there.
+pub fn begin(
+    socket: TcpStream,
+    since_accept: Duration,
+    handshake: Arc<Handshake>,
+    unread: BytesMut,
+    worker: Rc<Worker>,
+) {
     let baggage = Baggage {
         handshake,
         unsent: Vec::new(),
         rate: RateLimit::new(&worker.settings.session).map(Box::new),
-        outside_for: 0,
+        outside_for: Millis::try_from(since_accept.as_millis()).unwrap_or(Millis::MAX),
     };
     serve(socket, baggage, unread, None, worker);
 }

@@ -31,7 +31,8 @@ pub struct ShownAddress(pub Option<IpAddr>);
 impl fmt::Display for ShownAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(address) => write!(f, "{address}"),
+            // An IPv4 address is written as one, on an IPv6 socket too.
+            Some(address) => write!(f, "{}", address.to_canonical()),
             None => f.write_str("unknown"),
         }
     }

@@ -8,7 +8,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -27,6 +27,7 @@ pub struct HttpSocket {
     /// How many more bytes are read before the upgrade. A request's head fits well; requests
     /// without end, sent by somebody who reads no response, do not.
     budget: usize,
+    accepted: Instant,
     deadline: Pin<Box<Sleep>>,
 }
 
@@ -36,6 +37,7 @@ impl HttpSocket {
         Self {
             socket,
             budget: BUDGET,
+            accepted: Instant::now(),
             deadline: Box::pin(tokio::time::sleep(timeout)),
         }
     }
@@ -53,9 +55,9 @@ impl HttpSocket {
         }
     }
 
-    /// The socket, which has upgraded in time.
-    pub fn into_inner(self) -> TcpStream {
-        self.socket
+    /// The socket, which has upgraded in time, and how long it took.
+    pub fn into_inner(self) -> (TcpStream, Duration) {
+        (self.socket, self.accepted.elapsed())
     }
 }
 

@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::{
     net::TcpStream,
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
 };
 
 use crate::{
@@ -58,12 +59,7 @@ impl Server {
     /// [`ServerError::Bind`] where an address cannot be had, [`ServerError::NotYet`] for settings
     /// that would have to be ignored at somebody's peril.
     pub fn bind(settings: Settings) -> Result<Self, ServerError> {
-        if !settings.auth.keys.is_empty() {
-            return Err(ServerError::NotYet("auth.keys"));
-        }
-        if !settings.tls.cert_file.is_empty() {
-            return Err(ServerError::NotYet("tls.cert_file"));
-        }
+        supported(&settings)?;
         let backlog = settings.server.max_pending;
         let listener = listen(settings.server.bind, backlog)?;
         let ops_bind = settings.server.ops_bind;
@@ -233,6 +229,20 @@ impl StartLine {
     }
 }
 
+/// Whether this version can do what the settings ask for.
+///
+/// # Errors
+/// [`ServerError::NotYet`] where it would have to ignore a setting at somebody's peril.
+fn supported(settings: &Settings) -> Result<(), ServerError> {
+    if !settings.auth.keys.is_empty() {
+        return Err(ServerError::NotYet("auth.keys"));
+    }
+    if !settings.tls.cert_file.is_empty() {
+        return Err(ServerError::NotYet("tls.cert_file"));
+    }
+    Ok(())
+}
+
 /// Makes of an accepted connection one that speaks HTTP.
 fn accept(
     join_timeout: Duration,
@@ -266,14 +276,29 @@ fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ServerError> {
 /// Tells everybody that the server goes down and waits until the last one has gone, or `timeout`
 /// has passed. Connections that have not upgraded are not waited for.
 ///
-/// Each room says goodbye together, and the rooms of a thread one after another over the first
+/// Each room says goodbye together, and the rooms one after another over the first
 /// half of the time, so that those who come back do not come all at once, whether they know of
 /// `retry_after_ms` or not.
 async fn drain(crew: &Crew, timeout: Duration) {
     crew.begin_drain();
     log::info!(connections = crew.admission().upgraded(); "going down");
-    for arbiter in crew.arbiters() {
-        arbiter.spawn_fn(move || clients::dismiss_all(timeout / 2));
+    let arbiters = crew.arbiters();
+    let mut rooms = Vec::with_capacity(arbiters.len());
+    for arbiter in &arbiters {
+        let (tell, told) = oneshot::channel();
+        arbiter.spawn_fn(move || {
+            // Nobody listens any more where the stop was cut short.
+            let _ = tell.send(clients::begin_drain());
+        });
+        // A thread that hangs must not keep the others from their goodbye.
+        let count = tokio::time::timeout(Duration::from_millis(500), told).await;
+        rooms.push(count.map_or(0, |count| count.unwrap_or(0)));
+    }
+    let all = rooms.iter().sum();
+    let mut first = 0;
+    for (arbiter, count) in arbiters.into_iter().zip(rooms) {
+        arbiter.spawn_fn(move || clients::dismiss_all(timeout / 2, first, all));
+        first += count;
     }
     let begun = Instant::now();
     while crew.admission().upgraded() > 0 && begun.elapsed() < timeout {
@@ -289,6 +314,8 @@ async fn drain(crew: &Crew, timeout: Duration) {
 pub async fn signalled(times: usize) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Nothing is read again yet, and without a handler it would end the process.
+    let _hangup = signal(SignalKind::hangup())?;
     for _ in 0..times {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -68,16 +68,19 @@ fn refused(reason: &'static str, status: StatusCode, text: impl fmt::Display) ->
 
 /// Counts it; and warns where it is the operator's affair and not only the client's.
 fn count(refused: &Refused, request: &Request, worker: &Worker) {
-    static WARNING: Throttle = Throttle::new();
-    if let Some(at) = REFUSALS.iter().position(|reason| *reason == refused.reason) {
-        clients::with(|clients| clients.shared().stats.refusals[at].add(1));
-    }
-    if refused.response.status() == StatusCode::SERVICE_UNAVAILABLE
-        && let Some(suppressed) = WARNING.permit()
+    static WARNINGS: [Throttle; REFUSALS.len()] = [const { Throttle::new() }; REFUSALS.len()];
+    let Some(at) = REFUSALS.iter().position(|reason| *reason == refused.reason) else {
+        return;
+    };
+    clients::with(|clients| clients.shared().stats.refusals[at].add(1));
+    if refused.reason != "handshake"
+        && let Some(suppressed) = WARNINGS[at].permit()
     {
+        let origin = request.head().headers.get(header::ORIGIN);
         log::warn!(
             reason = refused.reason,
             client:% = ShownAddress(client_address(request, worker)),
+            origin = origin.and_then(|origin| origin.to_str().ok()),
             suppressed = suppressed;
             "upgrade refused"
         );
@@ -217,8 +220,10 @@ async fn accept(
         return;
     }
     let parts = framed.into_parts();
+    let (socket, since_accept) = parts.io.into_inner();
     connection::begin(
-        parts.io.into_inner(),
+        socket,
+        since_accept,
         Arc::new(handshake),
         parts.read_buf,
         worker,

@@ -212,6 +212,36 @@ fn rooms_say_goodbye_one_after_another_over_the_first_half_and_a_room_together()
 }
 
 #[test]
+fn rooms_of_many_threads_take_turns_too() {
+    let mut server = Server::with(|settings| {
+        settings.server.drain_timeout = Duration::from_secs(8);
+        settings.server.workers = 4;
+    });
+    let clients: Vec<Client> = (0..8).map(|n| server.join(&format!("r{n}"), "a")).collect();
+    let begun = Instant::now();
+    server.begin_stop();
+    let waiting: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            thread::spawn(move || {
+                dismissed(&mut client);
+                begun.elapsed()
+            })
+        })
+        .collect();
+    let mut times: Vec<Duration> = waiting.into_iter().map(|t| t.join().unwrap()).collect();
+    times.sort_unstable();
+    // Eight rooms in four seconds.
+    for (n, time) in (0..).zip(times) {
+        assert!(
+            time >= Duration::from_millis(500) * n,
+            "room {n} after {time:?}"
+        );
+    }
+    server.stop();
+}
+
+#[test]
 fn who_reads_nothing_holds_the_end_up_for_drain_timeout_at_most() {
     let drain_timeout = Duration::from_secs(1);
     let mut server = Server::with(|settings| {

@@ -55,7 +55,7 @@ fn is_ours(name: &OsStr) -> bool {
 fn place<'a>(name: &str, defaults: &'a Default) -> Result<(String, Option<&'a Default>), String> {
     let mut path = String::new();
     let mut at = Some(defaults);
-    for part in name.trim_start_matches(PREFIX).split(SEPARATOR) {
+    for part in name.strip_prefix(PREFIX).unwrap_or(name).split(SEPARATOR) {
         at = match at {
             Some(Default::Array(entries)) => {
                 let index = part

@@ -353,3 +353,23 @@ async fn tick_for_ever(clients: Rc<Clients>) {
         clients.tick(due.elapsed());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn first_pings_are_spread_evenly_over_the_interval() {
+        let session = Settings::defaults().session;
+        let clients = Clients::new(&session, Arc::default());
+        let interval = clients.deadlines.ping_interval;
+        let mut tenths = [0; 10];
+        for _ in 0..1000 {
+            let first = clients.first_ping();
+            assert!(first < interval);
+            tenths[(first * 10 / interval) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|n| (95..=105).contains(n)), "{tenths:?}");
+    }
+}

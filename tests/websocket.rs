@@ -921,6 +921,21 @@ fn idle_timeout_is_for_the_silent_not_for_those_who_answer_pings() {
 }
 
 #[test]
+fn who_answers_no_ping_but_says_something_now_and_then_stays() {
+    let server = Server::with(|settings| {
+        settings.session.idle_timeout = Duration::from_millis(1000);
+        settings.session.ping_interval = Duration::from_millis(200);
+    });
+    let mut member = server.join("room", "member");
+    // Three times as long as idle_timeout, one request a ping.
+    for _ in 0..15 {
+        while !matches!(member.receive(), Received::Ping(_)) {}
+        member.ask("channel.dump", json!({}));
+    }
+    while !matches!(member.receive(), Received::Text(_)) {}
+}
+
+#[test]
 fn an_error_event_before_a_close_frame_has_the_sessions_shape() {
     let server = limited();
     let mut member = server.join("room", "member");

@@ -76,14 +76,27 @@ impl Admission {
 
     /// A connection from `peer` has been accepted.
     pub fn accept(&self, peer: Option<IpAddr>) -> Counted {
-        self.counts.connections.fetch_add(1, Ordering::Relaxed);
-        Counted {
-            counts: self.counts.clone(),
-            // Behind a proxy the client's address is known only when it has spoken.
-            address: peer
-                .filter(|peer| !self.is_trusted(*peer))
-                .map(|peer| self.count_address(peer)),
+        // Behind a proxy the client's address is known only when it has spoken.
+        let address = peer
+            .filter(|peer| !self.is_trusted(*peer))
+            .map(|peer| self.count_address(peer));
+        // Who is over the limit of its own address must not use up everybody's.
+        let counts = address
+            .as_ref()
+            .is_none_or(|address| !self.is_over(address));
+        if counts {
+            self.counts.connections.fetch_add(1, Ordering::Relaxed);
         }
+        Counted {
+            counts: counts.then(|| self.counts.clone()),
+            address,
+        }
+    }
+
+    fn is_over(&self, counted: &CountedAddress) -> bool {
+        let by_address = counted.counts.by_address();
+        let count = by_address.get(&counted.address).copied().unwrap_or(0);
+        self.max_per_address > 0 && count > self.max_per_address
     }
 
     /// An accepted connection asks for an upgrade, for `client`.
@@ -102,6 +115,9 @@ impl Admission {
         {
             return Err(Refused::Origin);
         }
+        if counted.counts.is_none() {
+            return Err(Refused::FullForAddress);
+        }
         if self.connections() > self.max_connections {
             return Err(Refused::Full);
         }
@@ -109,11 +125,7 @@ impl Admission {
             (None, Some(client)) => Some(self.count_address(client)),
             _ => None,
         };
-        let address = late.as_ref().or(counted.address.as_ref());
-        if self.max_per_address > 0
-            && let Some(CountedAddress { address, counts }) = address
-            && counts.by_address().get(address).copied().unwrap_or(0) > self.max_per_address
-        {
+        if late.as_ref().is_some_and(|address| self.is_over(address)) {
             return Err(Refused::FullForAddress);
         }
         self.counts.upgraded.fetch_add(1, Ordering::Relaxed);
@@ -240,13 +252,16 @@ impl Drop for CountedRoom {
 /// A connection that is counted for as long as this lives.
 #[derive(Debug)]
 pub struct Counted {
-    counts: Arc<Counts>,
+    /// `None` where its address alone is over its limit.
+    counts: Option<Arc<Counts>>,
     address: Option<CountedAddress>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.counts.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(counts) = &self.counts {
+            counts.connections.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -333,9 +348,11 @@ mod tests {
             door.upgrade(&second, home, None).unwrap_err(),
             Refused::FullForAddress
         );
-        drop(first);
-        assert!(door.upgrade(&second, home, None).is_ok());
-        drop(second);
+        assert_eq!(door.connections(), 1, "who is too many is not counted");
+        drop((first, second));
+        let third = door.accept(home);
+        assert!(door.upgrade(&third, home, None).is_ok());
+        drop(third);
         assert_eq!(door.connections(), 0);
         assert!(door.counts.by_address().is_empty());
     }

@@ -190,6 +190,14 @@ impl Server {
         if at_once {
             crew.begin_drain();
             log::warn!("ended at once");
+            // Nobody is waited for, but everybody is told, and has a line in the log.
+            for arbiter in crew.arbiters() {
+                arbiter.spawn_fn(|| {
+                    clients::begin_drain();
+                    clients::dismiss_all(Duration::ZERO, 0, 1);
+                });
+            }
+            tokio::time::sleep(LAST_WORDS).await;
         }
         handle.stop(false).await;
         Ok(())
@@ -242,6 +250,9 @@ fn supported(settings: &Settings) -> Result<(), ServerError> {
     }
     Ok(())
 }
+
+/// How long the threads have for their last words when the server is ended at once.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Makes of an accepted connection one that speaks HTTP.
 fn accept(

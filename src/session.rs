@@ -20,6 +20,7 @@ use crate::{
     protocol::{
         error::{ErrorCode, ErrorType, Refusal},
         event, frame,
+        method::Method,
         reply::ReplyTo,
         request::{Action, Envelope, EnvelopeError, JoinRequest, Request},
     },
@@ -84,6 +85,9 @@ impl SessionActor {
             ErrorCode::TooManyRequests,
             "too many messages or bytes a second; slow down",
         );
+        if reply_to.method == Some(Method::Join) {
+            self.client.log_refused_join(None, &refusal);
+        }
         self.refuse(&reply_to, &refusal);
     }
 
@@ -92,6 +96,12 @@ impl SessionActor {
         let (envelope, reply_to) = match Envelope::parse(text) {
             Ok(parsed) => parsed,
             Err(EnvelopeError::Refused(reply_to, refusal)) => {
+                if reply_to.method == Some(Method::Join) {
+                    // Not the refusal itself: it quotes what the client wrote.
+                    let envelope = "version, cseq, session or a key that stands twice";
+                    let logged = Refusal::new(refusal.code, envelope);
+                    self.client.log_refused_join(None, &logged);
+                }
                 return self.refuse(&reply_to, &refusal);
             }
             Err(EnvelopeError::NotAnObject(error)) => {

@@ -457,7 +457,8 @@ fn a_second_signal_ends_it_at_once() {
         process.line("going down");
         let begun = Instant::now();
         process.signal(second);
-        assert!(matches!(ben.receive(), Received::End | Received::Reset));
+        // He is told, if there is time for it.
+        while !matches!(ben.receive(), Received::End | Received::Reset) {}
         assert_no_errors(&mut process);
         assert!(begun.elapsed() < LONG / 6, "his turn had not come");
     }

@@ -87,6 +87,89 @@ fn behind_a_trusted_proxy_the_forwarded_address_is_counted() {
 }
 
 #[test]
+fn an_ipv6_customer_is_counted_by_its_64_and_junk_ends_the_walk() {
+    let server = Server::with(|s| {
+        s.server.max_connections_per_ip = 1;
+        s.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let via = |hops: &str| {
+        let mut client = Client::tcp(server.addr);
+        client.write(
+            format!(
+                "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                 X-Forwarded-For: {hops}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        (client.read_http_head().starts_with("HTTP/1.1 101 "), client)
+    };
+    let _held: Vec<Client> = [
+        ("2001:db8:1:2::1", true),
+        ("2001:db8:1:2:ffff::1", false),
+        ("2001:db8:1:3::1", true),
+        ("192.0.2.1", true),
+        ("::ffff:192.0.2.1", false),
+        // Junk: the proxy's own address is what is left.
+        ("203.0.113.1, junk", true),
+        ("203.0.113.2, junk", false),
+    ]
+    .into_iter()
+    .map(|(hops, expected)| {
+        let (granted, client) = via(hops);
+        assert_eq!(granted, expected, "{hops}");
+        client
+    })
+    .collect();
+}
+
+#[test]
+fn a_thousand_connections_that_say_nothing_keep_nobody_out_and_are_closed() {
+    let server = Server::with(|s| s.session.join_timeout = std::time::Duration::from_secs(2));
+    let mut silent: Vec<Client> = (0..1000).map(|_| Client::tcp(server.addr)).collect();
+    let mut anna = server.join("c", "anna");
+    assert_eq!(anna.names(), ["anna"]);
+    for client in &mut silent {
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut client.stream, &mut rest).unwrap();
+    }
+    assert_eq!(anna.names(), ["anna"]);
+}
+
+#[test]
+fn who_is_too_many_from_one_address_does_not_use_up_the_others_places() {
+    let server = Server::with(|s| {
+        s.server.workers = 1;
+        s.server.max_connections = 10;
+        s.server.max_connections_per_ip = 5;
+        s.server.trusted_proxies = vec!["127.0.0.2/32".parse().unwrap()];
+    });
+    let _silent: Vec<Client> = (0..30).map(|_| Client::tcp(server.addr)).collect();
+    assert_eq!(
+        upgrade_status(server.addr, "").split(' ').nth(1),
+        Some("503")
+    );
+    let status = {
+        // Another address: this machine's second one, which stands for a proxy.
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let own: SocketAddr = "127.0.0.2:0".parse().unwrap();
+        socket.bind(&own.into()).unwrap();
+        socket.connect(&server.addr.into()).unwrap();
+        let mut other = Client::tcp(server.addr);
+        other.stream = socket.into();
+        other.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        other.write(
+            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+              X-Forwarded-For: 203.0.113.9\r\n\r\n",
+        );
+        other.read_http_head()
+    };
+    assert!(status.starts_with("HTTP/1.1 101 "), "{status}");
+}
+
+#[test]
 fn a_page_of_another_origin_gets_403_and_an_app_without_one_is_let_in() {
     let server =
         Server::with(|s| s.server.allowed_origins = vec!["https://meet.example.org".into()]);

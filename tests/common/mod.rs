@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use meeting_server::{logging, server, settings::Settings};
+use meeting_server::{limits, logging, server, settings::Settings};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -44,6 +44,8 @@ impl Server {
     /// With settings of its own.
     pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
         watch_for_errors();
+        // Both ends of every connection are in this process.
+        limits::raise_open_files(0, 0);
         let mut settings = Settings::defaults();
         settings.server.bind = "127.0.0.1:0".parse().unwrap();
         settings.server.workers = 2;

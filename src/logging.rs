@@ -16,7 +16,10 @@ use log::{
 };
 use serde_json::Value as Json;
 
-use crate::settings::{self, LogFormat};
+use crate::{
+    settings::{self, LogFormat},
+    throttle::Throttle,
+};
 
 /// actix-http logs each request that it cannot read as an error. It is the client's, and anybody
 /// can make as many as he likes.
@@ -38,10 +41,27 @@ pub fn start(settings: &settings::Log) {
         .init();
 }
 
+/// actix-server complains of every accept that fails, twice a second for as long as descriptors
+/// are short; once in a while is enough.
+const THROTTLED: &str = "actix_server";
+
+/// Whether a line is written; if so, how many like it were not.
+fn permit(record: &Record<'_>) -> Option<u64> {
+    static FOREIGN: Throttle = Throttle::new();
+    if record.target().starts_with(THROTTLED) {
+        FOREIGN.permit()
+    } else {
+        Some(0)
+    }
+}
+
 fn text_line(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let Some(suppressed) = permit(record) else {
+        return Ok(());
+    };
     let time = out.timestamp_millis();
     write!(out, "{time} {:<5} {}", record.level(), Plain(record.args()))?;
-    for (key, value) in fields(record)? {
+    for (key, value) in fields(record, suppressed)? {
         match value {
             Json::String(text) => write!(out, " {key}={}", Quoted(&text))?,
             number => write!(out, " {key}={number}")?,
@@ -51,13 +71,16 @@ fn text_line(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
 }
 
 fn json_line(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let Some(suppressed) = permit(record) else {
+        return Ok(());
+    };
     let time = out.timestamp_millis().to_string();
     let level = record.level().as_str().to_ascii_lowercase();
     let message = record.args().to_string();
     let first = [("time", time), ("level", level), ("message", message)];
     let first = first.map(|(key, text)| (key.to_owned(), Json::String(text)));
     let mut before = '{';
-    for (key, value) in first.into_iter().chain(fields(record)?) {
+    for (key, value) in first.into_iter().chain(fields(record, suppressed)?) {
         let key = Json::String(key).to_string();
         write!(out, "{before}{}:{}", Ascii(&key), Ascii(&value.to_string()))?;
         before = ',';
@@ -66,12 +89,15 @@ fn json_line(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
 }
 
 /// A line's fields, numbers as numbers, without those that are not there.
-fn fields(record: &Record<'_>) -> io::Result<Vec<(String, Json)>> {
+fn fields(record: &Record<'_>, suppressed: u64) -> io::Result<Vec<(String, Json)>> {
     let mut fields = Fields(Vec::new());
     record
         .key_values()
         .visit(&mut fields)
         .map_err(io::Error::other)?;
+    if suppressed > 0 {
+        fields.0.push(("suppressed".to_owned(), suppressed.into()));
+    }
     Ok(fields.0)
 }
 

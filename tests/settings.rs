@@ -483,6 +483,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("rooms.max_members", "\"none\"", "whole number"),
     ("rooms.resume_window", "\"soon\"", "500ms"),
     ("rooms.resume_events", "0", "1 or more"),
+    ("rooms.resume_events", "256", "session.send_queue"),
     ("rooms.resume_bytes", "0", "1 or more"),
     ("auth.leeway", "true", "500ms"),
     ("auth.keys", "\"a,b\"", "a list"),

@@ -89,6 +89,13 @@ pub(super) fn check(settings: &Settings) -> Checked {
     positive("session.rate_burst", session.rate_burst as usize)?;
 
     positive("rooms.resume_events", rooms.resume_events)?;
+    if !rooms.resume_window.is_zero() && rooms.resume_events <= session.send_queue {
+        return Err(invalid(
+            "rooms.resume_events",
+            rooms.resume_events,
+            "must be above session.send_queue, or a slow consumer cannot resume",
+        ));
+    }
     positive("rooms.resume_bytes", rooms.resume_bytes)?;
 
     for (at, key) in auth.keys.iter().enumerate() {

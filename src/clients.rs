@@ -176,11 +176,6 @@ impl Clients {
         self.table.borrow_mut().remove(id)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.table.borrow().len()
-    }
-
     /// Every client that there is now.
     pub fn all(&self) -> Vec<Rc<Client>> {
         self.table.borrow().values().cloned().collect()

@@ -291,6 +291,7 @@ fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ServerError> {
 /// half of the time, so that those who come back do not come all at once, whether they know of
 /// `retry_after_ms` or not.
 async fn drain(crew: &Crew, timeout: Duration) {
+    let begun = Instant::now();
     crew.begin_drain();
     log::info!(connections = crew.admission().upgraded(); "going down");
     let arbiters = crew.arbiters();
@@ -311,7 +312,6 @@ async fn drain(crew: &Crew, timeout: Duration) {
         arbiter.spawn_fn(move || clients::dismiss_all(timeout / 2, first, all));
         first += count;
     }
-    let begun = Instant::now();
     while crew.admission().upgraded() > 0 && begun.elapsed() < timeout {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -21,10 +21,14 @@ pub fn get(addr: SocketAddr, path: &str) -> Response {
 
 /// An upgrade request with these further header lines; the status of the answer.
 pub fn upgrade_status(addr: SocketAddr, headers: &str) -> u16 {
-    let mut client = Client::tcp(addr);
+    upgrade(&mut Client::tcp(addr), headers)
+}
+
+/// The same on a connection that may stay open.
+pub fn upgrade(client: &mut Client, headers: &str) -> u16 {
     client.write(
         format!(
-            "GET /ws HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              {headers}\r\n"
         )

@@ -15,6 +15,7 @@ use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 use crate::{
+    census::{Counted, Object},
     clock::Millis,
     deadlines::{Deadlines, Due},
     ending::Ending,
@@ -22,8 +23,9 @@ use crate::{
     handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
     membership::{Membership, Seat, Wanted},
-    outbox::{Frame, Outbox},
+    outbox::{Frame, Mark, Outbox},
     protocol::{
+        cseq::Cseq,
         error::{CloseCode, Refusal},
         event, frame,
     },
@@ -104,6 +106,7 @@ pub struct Client {
     close_by: Cell<Millis>,
     tally: Tally,
     handshake: Arc<Handshake>,
+    _counted: Counted,
 }
 
 impl Client {
@@ -141,6 +144,7 @@ impl Client {
             close_by: Cell::new(Millis::MAX),
             tally: Tally::default(),
             handshake,
+            _counted: Counted::new(Object::Connection),
         }
     }
 
@@ -195,22 +199,40 @@ impl Client {
         self.membership.borrow().as_ref().map(|m| m.seat.room)
     }
 
-    /// The room it is in and who it is there, if `session` is its present session.
-    pub fn seat(&self, session: &str) -> Option<(RoomId, MemberId)> {
-        self.membership
-            .borrow()
-            .as_ref()
-            .filter(|m| m.seat.session.as_bytes() == session.as_bytes())
-            .map(|m| (m.seat.room, m.seat.member))
+    /// Takes in a request of `session`: the room it is in and who it is there. `None`: that is
+    /// not its present session.
+    pub fn take_request(&self, session: &str, cseq: Cseq) -> Option<(RoomId, MemberId)> {
+        let membership = self.membership.borrow();
+        let seat = &membership.as_ref()?.seat;
+        if seat.session.as_bytes() != session.as_bytes() {
+            return None;
+        }
+        seat.progress.set_last_cseq(cseq);
+        Some((seat.room, seat.member))
     }
 
     /// It is in a room.
     pub fn enter(&self, membership: Membership) {
+        let seat = &membership.seat;
+        let mark = Mark {
+            session: seat.session,
+            after: seat.progress.sent_up_to(),
+        };
         self.outbox
             .borrow_mut()
-            .push(Frame::Session(membership.seat.session));
+            .push(Frame::Session(Box::new(mark)));
         self.tally.restart();
         *self.membership.borrow_mut() = Some(membership);
+    }
+
+    /// Writes down how far its session has got: another connection is about to go on with it.
+    pub fn note_progress(&self, shared: &Shared) {
+        // Of what this turn has brought, its socket may still take all.
+        self.flush(shared);
+        if let Some(membership) = &*self.membership.borrow() {
+            let sent_up_to = self.outbox.borrow().sent_up_to();
+            membership.seat.progress.set_sent_up_to(sent_up_to);
+        }
     }
 
     /// It is in no room any more, and the room knows.
@@ -305,8 +327,8 @@ impl Client {
     }
 
     /// The client has closed: its close frame is echoed.
-    pub fn echo_close(&self, echo: Vec<u8>, shared: &Shared) {
-        self.close_after_answers(Ending::Closed, vec![echo], shared);
+    pub fn echo_close(&self, ending: Ending, echo: Vec<u8>, shared: &Shared) {
+        self.close_after_answers(ending, vec![echo], shared);
     }
 
     /// The client's stream has ended without a close frame. It may still be reading.
@@ -378,13 +400,21 @@ impl Client {
             self.ending.set(ending);
         }
         if let Some(membership) = self.membership.borrow_mut().take() {
+            let outbox = self.outbox.borrow();
+            let sent_up_to = match ending {
+                // What waits comes before the echo of its close frame.
+                Ending::GivenUp => outbox.queued_up_to(),
+                _ => outbox.sent_up_to(),
+            };
+            membership.seat.progress.set_sent_up_to(sent_up_to);
             self.log_leave(&membership.seat, ending);
             membership.end(ending);
         }
         self.wake();
     }
 
-    /// What one person's time in a room came to.
+    /// What one person's time in a room came to, on this connection. Where its room waits for it,
+    /// it is only the connection that is lost.
     fn log_leave(&self, seat: &Seat, ending: Ending) {
         if !log::log_enabled!(log::Level::Info) {
             return;
@@ -404,7 +434,7 @@ impl Client {
             bytes_out = figures.bytes_out,
             longest_queue = figures.longest_queue,
             ping_ms = figures.round_trip.map(|ping| ping.as_secs_f64() * 1e3);
-            "leave"
+            "{}", if seat.is_waited_for_after(ending) { "lost" } else { "leave" }
         );
     }
 
@@ -479,7 +509,7 @@ impl Client {
         if self.phase.get() != Phase::Open {
             return false;
         }
-        if self.is_full(frame.size(), shared) {
+        if frame.counts() && self.is_full(frame.size(), shared) {
             // In a burst the queue may be long only because this turn is.
             self.flush(shared);
             if self.phase.get() == Phase::Open && self.is_full(frame.size(), shared) {
@@ -491,14 +521,14 @@ impl Client {
         }
         let mut outbox = self.outbox.borrow_mut();
         outbox.push(frame);
-        self.tally.queued(outbox.len());
+        self.tally.queued(outbox.waiting());
         self.stuck_since.get().is_none() && self.set_dirty()
     }
 
     fn is_full(&self, more: usize, shared: &Shared) -> bool {
         let outbox = self.outbox.borrow();
-        !outbox.is_empty()
-            && (outbox.len() >= shared.send_queue
+        outbox.waiting() > 0
+            && (outbox.waiting() >= shared.send_queue
                 || outbox.bytes_not_begun() + more > shared.send_queue_bytes)
     }
 

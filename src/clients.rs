@@ -24,13 +24,13 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{
     client::{Client, Phase, Shared},
-    clock::Millis,
+    clock::{Millis, millis},
     deadlines::{Deadlines, Due},
     ending::Ending,
     ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
     protocol::{error::ErrorCode, frame, method::Method},
-    settings,
+    settings::Settings,
     stats::Stats,
     vital::Vital,
 };
@@ -60,9 +60,9 @@ pub struct Clients {
 }
 
 /// Starts the flusher and the ticker of this thread. To be called once on each worker thread.
-pub fn start(session: &settings::Session, stats: Arc<Stats>) {
+pub fn start(settings: &Settings, stats: Arc<Stats>) {
     CLIENTS.with(|cell| {
-        let clients = cell.get_or_init(|| Rc::new(Clients::new(session, stats)));
+        let clients = cell.get_or_init(|| Rc::new(Clients::new(settings, stats)));
         actix_rt::spawn(flush_for_ever(clients.clone()));
         actix_rt::spawn(tick_for_ever(clients.clone()));
     });
@@ -112,8 +112,8 @@ pub fn try_with<R>(f: impl FnOnce(&Clients) -> R) -> Option<R> {
 }
 
 impl Clients {
-    fn new(session: &settings::Session, stats: Arc<Stats>) -> Self {
-        let millis = |d: Duration| Millis::try_from(d.as_millis()).unwrap_or(Millis::MAX / 2);
+    fn new(settings: &Settings, stats: Arc<Stats>) -> Self {
+        let session = &settings.session;
         Self {
             table: RefCell::default(),
             dirty: RefCell::default(),
@@ -132,6 +132,7 @@ impl Clients {
                 ping_interval: millis(session.ping_interval),
                 idle_timeout: millis(session.idle_timeout),
                 send_timeout: millis(session.send_timeout),
+                resume_window: millis(settings.rooms.resume_window),
             },
             last_tick: Cell::new(Instant::now()),
             awake: Cell::default(),
@@ -307,13 +308,7 @@ impl Clients {
     /// How often deadlines are looked up: often enough to keep the shortest of them within some
     /// ten per cent.
     fn tick_interval(&self) -> Duration {
-        let shortest = self
-            .deadlines
-            .join_timeout
-            .min(self.deadlines.ping_interval)
-            .min(self.deadlines.idle_timeout)
-            .min(self.deadlines.send_timeout);
-        Duration::from_millis((shortest / 10).clamp(5, 250))
+        Duration::from_millis((self.deadlines.shortest() / 10).clamp(5, 250))
     }
 }
 
@@ -352,12 +347,10 @@ async fn tick_for_ever(clients: Rc<Clients>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
 
     #[test]
     fn first_pings_are_spread_evenly_over_the_interval() {
-        let session = Settings::defaults().session;
-        let clients = Clients::new(&session, Arc::default());
+        let clients = Clients::new(&Settings::defaults(), Arc::default());
         let interval = clients.deadlines.ping_interval;
         let mut tenths = [0; 10];
         for _ in 0..1000 {

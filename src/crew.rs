@@ -104,9 +104,9 @@ impl Crew {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// New counters for a thread.
+    /// New counters for this thread, a worker's.
     pub fn count_for_thread(&self) -> Arc<Stats> {
-        let stats = Arc::new(Stats::default());
+        let stats = Arc::new(Stats::of_this_thread());
         self.lock_stats().push(stats.clone());
         stats
     }

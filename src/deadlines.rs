@@ -13,6 +13,26 @@ pub struct Deadlines {
     pub idle_timeout: Millis,
     /// Without reading anything.
     pub send_timeout: Millis,
+    /// Without a connection, as a member; 0: not at all.
+    pub resume_window: Millis,
+}
+
+impl Deadlines {
+    /// The shortest of them.
+    pub fn shortest(&self) -> Millis {
+        let always = [
+            self.join_timeout,
+            self.ping_interval,
+            self.idle_timeout,
+            self.send_timeout,
+        ];
+        let resume_window = Some(self.resume_window).filter(|window| *window > 0);
+        always
+            .into_iter()
+            .chain(resume_window)
+            .min()
+            .unwrap_or(Millis::MAX)
+    }
 }
 
 /// What a deadline demands.

@@ -10,6 +10,8 @@ pub enum Ending {
     Left,
     /// The client closed, with a close frame.
     Closed,
+    /// The client closed with the code that says it will resume.
+    GivenUp,
     /// The stream ended without a close frame, or was reset.
     #[default]
     Lost,
@@ -21,6 +23,8 @@ pub enum Ending {
     NotJoined,
     /// A newer connection took the endpoint's place.
     Replaced,
+    /// A newer connection goes on with the session.
+    TakenOver,
     /// More was waiting than `send_queue` or `send_queue_bytes` allows.
     SlowConsumer,
     /// Went on over the rate limit.
@@ -41,14 +45,16 @@ pub enum Ending {
 
 impl Ending {
     /// All of them, in the order of their definition.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Left,
         Self::Closed,
+        Self::GivenUp,
         Self::Lost,
         Self::Idle,
         Self::SendTimeout,
         Self::NotJoined,
         Self::Replaced,
+        Self::TakenOver,
         Self::SlowConsumer,
         Self::RateLimited,
         Self::TooBig,
@@ -64,11 +70,13 @@ impl Ending {
         match self {
             Self::Left => "left",
             Self::Closed => "closed",
+            Self::GivenUp => "given_up",
             Self::Lost => "lost",
             Self::Idle => "idle_timeout",
             Self::SendTimeout => "send_timeout",
             Self::NotJoined => "join_timeout",
             Self::Replaced => "replaced",
+            Self::TakenOver => "taken_over",
             Self::SlowConsumer => "slow_consumer",
             Self::RateLimited => "rate_limited",
             Self::TooBig => "message_too_big",
@@ -80,13 +88,42 @@ impl Ending {
         }
     }
 
+    /// Whether the connection is lost and not the session: its member is waited for. Everything
+    /// else is a clean end, and the member leaves at once.
+    pub fn is_loss(self) -> bool {
+        match self {
+            Self::GivenUp
+            | Self::Lost
+            | Self::Idle
+            | Self::SendTimeout
+            | Self::TakenOver
+            | Self::SlowConsumer
+            | Self::RoomFailed
+            | Self::Shutdown => true,
+            Self::Left
+            | Self::Closed
+            | Self::NotJoined
+            | Self::Replaced
+            | Self::RateLimited
+            | Self::TooBig
+            | Self::BadFrame
+            | Self::Binary
+            | Self::BadText => false,
+        }
+    }
+
     /// The code of the close frame with which the server ends the connection; `None` where it
     /// sends none of its own.
     pub fn close_code(self) -> Option<CloseCode> {
         Some(match self {
-            Self::Left | Self::Closed | Self::Lost | Self::Idle | Self::SendTimeout => return None,
+            Self::Left
+            | Self::Closed
+            | Self::GivenUp
+            | Self::Lost
+            | Self::Idle
+            | Self::SendTimeout => return None,
             Self::NotJoined | Self::RateLimited => CloseCode::PolicyViolation,
-            Self::Replaced => CloseCode::EndpointReplaced,
+            Self::Replaced | Self::TakenOver => CloseCode::EndpointReplaced,
             Self::SlowConsumer => CloseCode::SlowConsumer,
             Self::TooBig => CloseCode::TooBig,
             Self::BadFrame => CloseCode::ProtocolError,
@@ -100,7 +137,7 @@ impl Ending {
     /// The error event that comes before the close frame, if there is one.
     pub fn error_type(self) -> Option<ErrorType> {
         Some(match self {
-            Self::Replaced => ErrorType::EndpointReplaced,
+            Self::Replaced | Self::TakenOver => ErrorType::EndpointReplaced,
             Self::SlowConsumer => ErrorType::SlowConsumer,
             Self::RateLimited => ErrorType::RateLimited,
             Self::TooBig => ErrorType::MessageTooBig,

@@ -162,6 +162,30 @@ impl fmt::Debug for SessionId {
     }
 }
 
+/// A session that a client says it had. It is worth nothing until a room has found it to be a
+/// member's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ClaimedSession([u8; SessionId::LEN]);
+
+impl ClaimedSession {
+    /// `None`: no session looks like that.
+    pub fn new(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, session: &SessionId) -> bool {
+        self.0 == session.0
+    }
+}
+
+impl fmt::Debug for ClaimedSession {
+    // It may be a real one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClaimedSession(…)")
+    }
+}
+
 slotmap::new_key_type! {
     /// A connection of this worker thread. It means nothing on another thread, and a key whose
     /// connection is gone finds nothing.
@@ -218,6 +242,10 @@ mod tests {
         let session = SessionId::generate();
         assert_eq!(session.as_str().len(), SessionId::LEN);
         assert!(!format!("{session:?}").contains(&session.as_str()[8..]));
+        let claimed = ClaimedSession::new(session.as_str()).unwrap();
+        assert!(claimed.is(&session));
+        assert!(!format!("{claimed:?}").contains(&session.as_str()[8..]));
+        assert_eq!(ClaimedSession::new(""), None);
         assert_ne!(session, SessionId::generate());
     }
 }

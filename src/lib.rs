@@ -10,23 +10,27 @@
 //! 2. [`connection`]: the socket's task; [`connection::gate`] lets whole frames in, one at a time
 //! 3. [`session`]: the SessionActor decodes and checks a request
 //! 4. [`registry`]: the RegistryActor knows which room it is for
-//! 5. [`room`]: the RoomActor carries out what the rules in [`room::state`] make of it
+//! 5. [`room`]: the RoomActor carries out what the rules in [`room::state`] make of it;
+//!    [`room::history`] keeps what lost members will need
 //! 6. [`outbox`]: what waits for each client, which [`clients`] flushes once a turn
 //!
 //! Around it:
 //!
 //! * one client, as its thread knows it: [`client`]; [`ticket`], the promise that a request is
 //!   answered; [`membership`], the guard that takes a session out of its room; [`ending`], why;
-//!   [`handover`], what goes along to another thread; [`deadlines`], [`rate`], [`tally`]
+//!   [`progress`], how far it got; [`handover`], what goes along to another thread; [`deadlines`],
+//!   [`rate`], [`tally`]
 //! * the door: [`admission`], [`http_socket`], [`handshake`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
 //!   [`pages`], [`health`], [`limits`]
-//! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`report`], [`metrics`]
+//! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`instrument`], [`census`],
+//!   [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
 
 #![warn(clippy::unwrap_used)]
 
 pub mod admission;
+pub mod census;
 pub mod client;
 pub mod clients;
 pub mod clock;
@@ -39,6 +43,7 @@ pub mod handshake;
 pub mod health;
 pub mod http_socket;
 pub mod ids;
+pub mod instrument;
 pub mod limits;
 pub mod logging;
 pub mod media;
@@ -46,6 +51,7 @@ pub mod membership;
 pub mod metrics;
 pub mod outbox;
 pub mod pages;
+pub mod progress;
 pub mod protocol;
 pub mod rate;
 pub mod registry;

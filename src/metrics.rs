@@ -12,10 +12,12 @@ use prometheus_client::{
 };
 
 use crate::{
+    census::Object,
     crew::Crew,
     ending::Ending,
+    instrument::{Counter, Gauge, Histogram, sum_of},
     protocol::method::Method,
-    stats::{Counter, EVENTS, Gauge, Histogram, REFUSALS, RESULTS, ROOM_SIZES, Stats, sum_of},
+    stats::{EVENTS, REFUSALS, RESULTS, ROOM_SIZES, Stats},
 };
 
 /// All figures as text.
@@ -53,7 +55,16 @@ impl Collector for Figures {
             "Connections, silent ones and plain HTTP included",
             admission.connections() as i64,
         )?;
-        page.gauge("sessions", "Members of rooms", gauge(|s| &s.sessions))?;
+        page.gauge(
+            "sessions",
+            "Members of rooms, those that are waited for included",
+            gauge(|s| &s.sessions),
+        )?;
+        page.gauge(
+            "sessions_detached",
+            "Members without a connection, that are waited for",
+            gauge(|s| &s.detached),
+        )?;
         page.gauge("rooms", "Rooms", admission.rooms() as i64)?;
         page.gauge(
             "streams",
@@ -61,7 +72,43 @@ impl Collector for Figures {
             gauge(|s| &s.streams),
         )?;
         page.rooms_by_size()?;
-        page.counter("joins", "Joins that were granted", |s| &s.joins)?;
+        page.counter(
+            "joins",
+            "Joins that were granted, but for those that went on with a session",
+            |s| &s.joins,
+        )?;
+        page.counter("losses", "Members whose connection was lost", |s| &s.losses)?;
+        page.counter(
+            "resumes",
+            "Members that came back and went on with their session",
+            |s| &s.resumes,
+        )?;
+        page.counter(
+            "resumes_missed",
+            "Joins that named a session and could not go on with it",
+            |s| &s.resumes_missed,
+        )?;
+        page.counter(
+            "expiries",
+            "Members that were waited for and did not come back",
+            |s| &s.expiries,
+        )?;
+        page.counter(
+            "replayed_events",
+            "Events that were sent to members who had missed them",
+            |s| &s.replayed,
+        )?;
+        page.gauge(
+            "history_events",
+            "Events that rooms keep for members who may come back",
+            gauge(|s| &s.history_events),
+        )?;
+        page.gauge(
+            "history_bytes",
+            "Their memory in bytes",
+            gauge(|s| &s.history_bytes),
+        )?;
+        page.objects()?;
         page.counter("frames_received", "Frames from clients", |s| &s.frames_in)?;
         page.counter("received_bytes", "Their payload in bytes", |s| &s.bytes_in)?;
         page.counter("sent_bytes", "Bytes that sockets took", |s| &s.bytes_out)?;
@@ -162,6 +209,22 @@ impl Page<'_, '_> {
         for (at, bound) in bounds.chain(["more".to_owned()]).enumerate() {
             let sum: i64 = stats.iter().map(|stats| stats.rooms[at].get()).sum();
             let labels = [("members", bound)];
+            ConstGauge::new(sum).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn objects(&mut self) -> fmt::Result {
+        let stats = self.stats;
+        let mut family = self.encoder.encode_descriptor(
+            "objects",
+            "What is alive of what comes and goes with clients",
+            None,
+            MetricType::Gauge,
+        )?;
+        for object in Object::ALL {
+            let sum: i64 = stats.iter().map(|s| s.census.count(object)).sum();
+            let labels = [("kind", object.as_str())];
             ConstGauge::new(sum).encode(family.encode_family(&labels)?)?;
         }
         Ok(())

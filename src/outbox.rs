@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, rc::Rc, time::Instant};
 
 use crate::{
+    census::{Counted, Object},
     ids::SessionId,
     protocol::{event::EventFrame, reply::DUMP_END},
 };
@@ -22,12 +23,42 @@ const KEPT_CAPACITY: usize = 16;
 pub enum Frame {
     /// One or more whole WebSocket frames for this client alone.
     Own(Vec<u8>),
-    /// A room's event, shared by all who receive it.
-    Event(Rc<EventFrame>),
-    /// The answer to channel.dump: its own beginning, and the shared list.
-    Dump(Vec<u8>, Rc<[u8]>),
-    /// Not a frame: events from here on are for this session.
-    Session(SessionId),
+    /// A room's event.
+    Event(Event),
+    /// The answer to channel.dump.
+    Dump(Box<Dump>),
+    /// Not a frame: events from here on are another session's.
+    Session(Box<Mark>),
+}
+
+/// A room's event for one of those who receive it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Shared by all of them.
+    pub frame: Rc<EventFrame>,
+    /// Whether this one understands event numbers.
+    pub numbered: bool,
+    /// Whether it is one that the receiver has missed. Those do not count as waiting: they are
+    /// many at once, and no sign of a slow reader.
+    pub replayed: bool,
+}
+
+/// The answer to channel.dump: its own beginning, and the shared list.
+#[derive(Debug)]
+pub struct Dump {
+    /// Frame and text up to the list.
+    pub head: Vec<u8>,
+    /// The list.
+    pub list: Rc<[u8]>,
+}
+
+/// Where a session begins or goes on.
+#[derive(Debug)]
+pub struct Mark {
+    /// The session.
+    pub session: SessionId,
+    /// The number of the event behind which its events begin.
+    pub after: u64,
 }
 
 impl Frame {
@@ -35,34 +66,41 @@ impl Frame {
     pub fn size(&self) -> usize {
         match self {
             Self::Own(bytes) => bytes.len(),
-            Self::Event(event) => event.size(),
-            Self::Dump(head, list) => head.len() + list.len() + DUMP_END.len(),
+            Self::Event(event) => event.frame.size(event.numbered),
+            Self::Dump(dump) => dump.head.len() + dump.list.len() + DUMP_END.len(),
             Self::Session(_) => 0,
         }
     }
 
+    /// Whether it counts as waiting.
+    pub fn counts(&self) -> bool {
+        match self {
+            Self::Own(_) | Self::Dump(_) => true,
+            Self::Event(event) => !event.replayed,
+            Self::Session(_) => false,
+        }
+    }
+
     /// Hands its bytes to `to`, piece by piece; the session of later events may change.
-    fn pieces(&self, session: &mut Option<SessionId>, mut to: impl FnMut(&[u8])) {
+    fn pieces<'a>(&'a self, session: &mut Option<&'a SessionId>, mut to: impl FnMut(&[u8])) {
         match self {
             Self::Own(bytes) => to(bytes),
             Self::Event(event) => {
-                to(event.before_session());
-                let session = session.as_ref().expect("only members are sent events");
-                to(session.as_bytes());
-                to(event.after_session());
+                let session = session.expect("only members are sent events");
+                event.frame.pieces(event.numbered, session, to);
             }
-            Self::Dump(head, list) => {
-                to(head);
-                to(list);
+            Self::Dump(dump) => {
+                to(&dump.head);
+                to(&dump.list);
                 to(DUMP_END);
             }
-            Self::Session(next) => *session = Some(*next),
+            Self::Session(mark) => *session = Some(&mark.session),
         }
     }
 }
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     frames: VecDeque<Frame>,
     /// Bytes of all `frames`, those already taken from the first one included.
@@ -71,46 +109,98 @@ pub struct Outbox {
     taken: usize,
     /// Whose events the first frames are.
     session: Option<SessionId>,
-    /// How many of `frames` are none: [`Frame::Session`].
+    /// The number of the session's last event that the socket has taken.
+    sent_up_to: u64,
+    /// How many of `frames` are [`Frame::Session`].
     marks: usize,
+    /// How many of `frames` do not count as waiting, and their bytes.
+    exempt: usize,
+    exempt_bytes: usize,
+    _counted: Counted,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            taken: 0,
+            session: None,
+            sent_up_to: 0,
+            marks: 0,
+            exempt: 0,
+            exempt_bytes: 0,
+            _counted: Counted::new(Object::Outbox),
+        }
+    }
 }
 
 impl Outbox {
     /// Adds a frame at the end.
     pub fn push(&mut self, frame: Frame) {
-        self.bytes += frame.size();
-        self.marks += usize::from(matches!(frame, Frame::Session(_)));
+        let size = frame.size();
+        self.bytes += size;
+        if !frame.counts() {
+            self.exempt += 1;
+            self.exempt_bytes += size;
+            self.marks += usize::from(matches!(frame, Frame::Session(_)));
+        }
         self.frames.push_back(frame);
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits to be sent.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// When the first frame's event happened, if it is an event's.
+    /// When the first frame's event happened, if it is an event's and was not missed at first.
     pub fn first_event(&self) -> Option<Instant> {
         match self.frames.front() {
-            Some(Frame::Event(event)) => Some(event.at()),
+            Some(Frame::Event(event)) if !event.replayed => Some(event.frame.at()),
             _ => None,
         }
     }
 
-    /// How many frames wait.
-    pub fn len(&self) -> usize {
-        self.frames.len() - self.marks
+    /// How many frames wait that count as waiting.
+    pub fn waiting(&self) -> usize {
+        self.frames.len() - self.exempt
     }
 
-    /// How many bytes wait.
+    /// How many bytes are still to be sent.
     pub fn bytes(&self) -> usize {
         self.bytes - self.taken
     }
 
-    /// How many bytes wait, without a frame that the socket has begun to take: it may be longer
-    /// than all that may wait, and its reader not slow at all.
+    /// How many bytes wait that count as waiting, without a frame that the socket has begun to
+    /// take: it may be longer than all that may wait, and its reader not slow at all.
     pub fn bytes_not_begun(&self) -> usize {
-        let begun = self.frames.front().filter(|_| self.taken > 0);
-        self.bytes - begun.map_or(0, Frame::size)
+        let begun = self
+            .frames
+            .front()
+            .filter(|front| self.taken > 0 && front.counts());
+        self.bytes - self.exempt_bytes - begun.map_or(0, Frame::size)
+    }
+
+    /// The number of the session's last event that the socket has taken whole.
+    pub fn sent_up_to(&self) -> u64 {
+        if self.marks == 0 {
+            return self.sent_up_to;
+        }
+        let last_mark = self.frames.iter().rev().find_map(|frame| match frame {
+            Frame::Session(mark) => Some(mark.after),
+            _ => None,
+        });
+        last_mark.unwrap_or(self.sent_up_to)
+    }
+
+    /// The number of the session's last event, whether it waits or has been taken.
+    pub fn queued_up_to(&self) -> u64 {
+        let last = self.frames.iter().rev().find_map(|frame| match frame {
+            Frame::Session(mark) => Some(mark.after),
+            Frame::Event(event) => Some(event.frame.number()),
+            _ => None,
+        });
+        last.unwrap_or(self.sent_up_to)
     }
 
     /// Copies what the socket is to be offered next into `out`: at most [`GATHER_BYTES`].
@@ -121,7 +211,7 @@ impl Outbox {
 
     /// Appends what waits to `out`, at most so many bytes.
     fn copy(&self, out: &mut Vec<u8>, most: usize) {
-        let mut session = self.session;
+        let mut session = self.session.as_ref();
         let mut skip = self.taken;
         let end = out.len().saturating_add(most);
         for frame in &self.frames {
@@ -148,9 +238,8 @@ impl Outbox {
             }
             self.taken -= len;
             self.bytes -= len;
-            if let Some(Frame::Session(next)) = self.frames.pop_front() {
-                self.session = Some(next);
-                self.marks -= 1;
+            if let Some(frame) = self.frames.pop_front() {
+                self.sent(frame, len);
             }
         }
         if self.frames.is_empty() && self.frames.capacity() > KEPT_CAPACITY {
@@ -158,12 +247,38 @@ impl Outbox {
         }
     }
 
-    /// Drops all that waits, but for the rest of a frame that the socket has begun to take.
+    /// The socket has taken this frame.
+    fn sent(&mut self, frame: Frame, size: usize) {
+        if !frame.counts() {
+            self.exempt -= 1;
+            self.exempt_bytes -= size;
+        }
+        match frame {
+            Frame::Event(event) => self.sent_up_to = event.frame.number(),
+            Frame::Session(mark) => {
+                self.session = Some(mark.session);
+                self.sent_up_to = mark.after;
+                self.marks -= 1;
+            }
+            Frame::Own(_) | Frame::Dump(_) => {}
+        }
+    }
+
+    /// Drops all that waits, but for the rest of a frame that the socket has begun to take, which
+    /// counts as sent. Nothing but the client's own frames may follow.
     pub fn drop_waiting(&mut self) {
+        let sent_up_to = self.sent_up_to();
         let begun = self.frames.pop_front().filter(|_| self.taken > 0);
+        self.sent_up_to = match &begun {
+            Some(Frame::Event(event)) if self.marks == 0 => event.frame.number(),
+            _ => sent_up_to,
+        };
         self.bytes = begun.as_ref().map_or(0, Frame::size);
-        self.frames = begun.into_iter().collect();
+        let exempt = begun.as_ref().filter(|begun| !begun.counts());
+        self.exempt = usize::from(exempt.is_some());
+        self.exempt_bytes = exempt.map_or(0, Frame::size);
         self.marks = 0;
+        self.frames = begun.into_iter().collect();
     }
 
     /// All that waits as plain bytes, for a connection that moves to another thread.
@@ -188,6 +303,19 @@ mod tests {
         Frame::Own(bytes.into())
     }
 
+    fn event(number: u64) -> Event {
+        let who = Who::new(Endpoint::new("a").unwrap(), Device::default());
+        Event {
+            frame: Rc::new(RoomEvent::Join(who).encode(number, Instant::now())),
+            numbered: false,
+            replayed: false,
+        }
+    }
+
+    fn mark(session: SessionId, after: u64) -> Frame {
+        Frame::Session(Box::new(Mark { session, after }))
+    }
+
     fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
         let (mut all, mut gathered) = (Vec::new(), Vec::new());
         while !outbox.is_empty() {
@@ -201,19 +329,87 @@ mod tests {
 
     #[test]
     fn an_event_carries_the_session_of_its_time() {
-        let who = Who::new(Endpoint::new("a").unwrap(), Device::default());
-        let event = Rc::new(RoomEvent::Join(who).encode(0, Instant::now()));
+        let event = event(1);
         let (first, second) = (SessionId::generate(), SessionId::generate());
         let mut outbox = Outbox::default();
+        let mut expected = Vec::new();
         for session in [first, second] {
-            outbox.push(Frame::Session(session));
+            outbox.push(mark(session, 0));
             outbox.push(Frame::Event(event.clone()));
+            let to = |piece: &[u8]| expected.extend_from_slice(piece);
+            event.frame.pieces(false, &session, to);
         }
-        let expected: Vec<u8> = [first, second]
-            .iter()
-            .flat_map(|s| [event.before_session(), s.as_bytes(), event.after_session()].concat())
-            .collect();
         assert_eq!(drain(&mut outbox, 7), expected);
+    }
+
+    #[test]
+    fn it_knows_what_the_socket_has_taken_of_each_session() {
+        let mut outbox = Outbox::default();
+        outbox.push(mark(SessionId::generate(), 4));
+        assert_eq!((outbox.sent_up_to(), outbox.queued_up_to()), (4, 4));
+        outbox.push(own(b"answer"));
+        for number in [6, 7] {
+            outbox.push(Frame::Event(event(number)));
+        }
+        assert_eq!((outbox.sent_up_to(), outbox.queued_up_to()), (4, 7));
+        let size = Frame::Event(event(6)).size();
+        outbox.advance(6 + size - 1);
+        assert_eq!(outbox.sent_up_to(), 4, "a part of an event is none");
+        outbox.advance(1);
+        assert_eq!((outbox.sent_up_to(), outbox.queued_up_to()), (6, 7));
+        // The next room, while something of this one still waits.
+        outbox.push(mark(SessionId::generate(), 2));
+        assert_eq!((outbox.sent_up_to(), outbox.queued_up_to()), (2, 2));
+        outbox.advance(size);
+        assert_eq!((outbox.sent_up_to(), outbox.queued_up_to()), (2, 2));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_is_dropped_was_not_sent_but_for_what_was_begun() {
+        for (taken, sent) in [(0, 1), (5, 2)] {
+            let mut outbox = Outbox::default();
+            outbox.push(mark(SessionId::generate(), 1));
+            outbox.advance(0);
+            outbox.push(Frame::Event(event(2)));
+            outbox.push(Frame::Event(event(3)));
+            outbox.advance(taken);
+            outbox.drop_waiting();
+            assert_eq!(outbox.sent_up_to(), sent);
+        }
+        // A mark that was not reached holds whatever was begun before it.
+        let mut outbox = Outbox::default();
+        outbox.push(mark(SessionId::generate(), 1));
+        outbox.push(Frame::Event(event(2)));
+        outbox.advance(5);
+        outbox.push(mark(SessionId::generate(), 9));
+        outbox.push(Frame::Event(event(10)));
+        outbox.drop_waiting();
+        assert_eq!(outbox.sent_up_to(), 9);
+        assert_eq!(
+            drain(&mut outbox, 64).len(),
+            Frame::Event(event(2)).size() - 5
+        );
+    }
+
+    #[test]
+    fn a_replay_does_not_count_as_waiting() {
+        let mut outbox = Outbox::default();
+        outbox.push(mark(SessionId::generate(), 0));
+        for number in 1..100 {
+            let missed = Event {
+                replayed: true,
+                ..event(number)
+            };
+            outbox.push(Frame::Event(missed));
+        }
+        assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (0, 0));
+        outbox.push(own(b"live"));
+        assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (1, 4));
+        outbox.advance(10);
+        assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (1, 4));
+        drain(&mut outbox, 1000);
+        assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (0, 0));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     membership::SessionEnded,
     protocol::error::{ErrorCode, Refusal},
     registry::directory::Directory,
-    room::{Join, MemberRequest, RoomActor, RoomReport},
+    room::{GoDown, Join, MemberRequest, RoomActor, RoomReport, state::Rules},
     vital::Vital,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 pub struct RegistryActor {
     directory: Directory<Addr<RoomActor>>,
     media: Arc<MediaServers>,
-    max_members: usize,
+    rules: Rules,
     crew: Arc<Crew>,
     _vital: Vital,
 }
@@ -38,12 +38,12 @@ pub struct ToRoom {
 }
 
 impl RegistryActor {
-    /// A registry without rooms, for rooms of so many members; 0: any number.
-    pub fn new(media: Arc<MediaServers>, max_members: usize, crew: Arc<Crew>) -> Self {
+    /// A registry without rooms, for rooms with these rules.
+    pub fn new(media: Arc<MediaServers>, rules: Rules, crew: Arc<Crew>) -> Self {
         Self {
             directory: Directory::default(),
             media,
-            max_members,
+            rules,
             crew,
             _vital: Vital("the registry"),
         }
@@ -64,7 +64,7 @@ impl Handler<Join> for RegistryActor {
             let room = RoomActor::new(
                 id,
                 name.clone(),
-                self.max_members,
+                self.rules,
                 self.media.clone(),
                 counted,
                 registry.clone().recipient(),
@@ -113,6 +113,16 @@ impl Handler<RoomReport> for RegistryActor {
                 self.directory.emptied(room, joins);
             }
             RoomReport::Failed { room } => self.directory.remove(room),
+        }
+    }
+}
+
+impl Handler<GoDown> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: GoDown, _: &mut Self::Context) {
+        for room in self.directory.rooms() {
+            room.do_send(GoDown);
         }
     }
 }

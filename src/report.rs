@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     crew::Crew,
     ending::Ending,
-    stats::{Counter, Histogram, Stats},
+    instrument::{Counter, Histogram},
+    stats::Stats,
 };
 
 /// Logs a line each `interval`, for ever; 0: never.

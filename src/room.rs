@@ -1,33 +1,51 @@
 //! The RoomActor: what the rules of [`state`] make of each message, carried out. It turns
 //! messages into commands and outputs into frames, and decides nothing itself.
 
+pub mod history;
 pub mod member;
 mod roster;
 pub mod state;
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::prelude::*;
+use actix_rt::task::JoinHandle;
 
 use crate::{
     admission::CountedRoom,
+    census::{Counted, Object},
     client::{Client, Phase},
     clients::{self, Clients},
+    clock::{Millis, millis},
     ending::Ending,
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
     media::MediaServers,
     membership::{Membership, Seat, SessionEnded},
-    outbox::Frame,
+    outbox::{Dump, Event, Frame},
     protocol::{
         error::{ErrorCode, Refusal},
-        event::{EventFrame, RoomEvent},
-        reply::Joined,
+        event::{EventFrame, RoomEvent, Who},
+        reply,
         request::{Action, JoinRequest},
     },
-    room::state::{Answer, Command, Joining, Output, RoomState},
-    stats::EVENTS,
+    room::{
+        history::Bounds,
+        member::Member,
+        state::{
+            Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption, RoomState, Rules,
+        },
+    },
+    settings::Settings,
+    stats::{EVENTS, Stats},
     ticket::Ticket,
 };
+
+/// How much longer than needed it waits at least: clocks differ a little.
+const ALARM_MARGIN: Duration = Duration::from_millis(5);
 
 /// A join, on its way to its room.
 #[derive(Debug, Message)]
@@ -69,20 +87,56 @@ pub enum RoomReport {
     },
 }
 
+/// To itself: there is something to do that only time has brought.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Due;
+
+/// The server goes down: nobody is let in any more, and nobody is told who leaves.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct GoDown;
+
+/// The rules of rooms that the settings ask for.
+pub fn rules(settings: &Settings) -> Rules {
+    let (rooms, session) = (&settings.rooms, &settings.session);
+    let resume_window = millis(rooms.resume_window);
+    // The longest that a connection can be dead before it is found out, and then be waited for.
+    let age = millis(session.send_timeout) + millis(session.idle_timeout) + resume_window;
+    let events = if resume_window > 0 {
+        rooms.resume_events
+    } else {
+        0
+    };
+    Rules {
+        max_members: rooms.max_members,
+        resume_window,
+        history: Bounds {
+            events,
+            bytes: rooms.resume_bytes,
+            age,
+        },
+    }
+}
+
 /// A room.
 pub struct RoomActor {
     id: RoomId,
     name: Rc<RoomName>,
     opened: Instant,
     most_members: usize,
+    rules: Rules,
     state: RoomState,
     media: Arc<MediaServers>,
-    _counted: CountedRoom,
+    _room: CountedRoom,
+    _counted: Counted,
     /// Joins seen.
     joins: u64,
     reports: Recipient<RoomReport>,
     /// Where its members' guards report to.
     session_ends: Rc<Recipient<SessionEnded>>,
+    /// When it will wake itself, and the task that does it.
+    alarm: Option<(Millis, JoinHandle<()>)>,
     /// Kept for its memory.
     outputs: Vec<Output>,
 }
@@ -92,9 +146,9 @@ impl RoomActor {
     pub fn new(
         id: RoomId,
         name: RoomName,
-        max_members: usize,
+        rules: Rules,
         media: Arc<MediaServers>,
-        counted: CountedRoom,
+        room: CountedRoom,
         reports: Recipient<RoomReport>,
         session_ends: Recipient<SessionEnded>,
     ) -> Self {
@@ -103,28 +157,32 @@ impl RoomActor {
             name: Rc::new(name),
             opened: Instant::now(),
             most_members: 0,
-            state: RoomState::with_max_members(max_members),
+            rules,
+            state: RoomState::new(rules),
             media,
-            _counted: counted,
+            _room: room,
+            _counted: Counted::new(Object::Room),
             joins: 0,
             reports,
             session_ends: Rc::new(session_ends),
+            alarm: None,
             outputs: Vec::new(),
         }
     }
 
     /// Applies a command and sends what comes of it; the answer, if there is one, to `asker`.
-    fn apply(&mut self, command: Command, asker: Option<Ticket>) {
+    fn apply(&mut self, command: Command, asker: Option<Ticket>, ctx: &Context<Self>) {
         let mut outputs = std::mem::take(&mut self.outputs);
-        let publisher = self.publisher(&command);
-        let (members, streams) = (self.state.members().len(), self.state.streams());
-        self.state.apply(command, &mut outputs);
         clients::with(|clients| {
-            let stats = &clients.shared().stats;
-            stats.room_resized(members, self.state.members().len());
-            stats
-                .streams
-                .add(self.state.streams() as i64 - streams as i64);
+            let shared = clients.shared();
+            let moment = Moment {
+                now: shared.now.get(),
+                at: Instant::now(),
+            };
+            let before = Size::of(&self.state);
+            self.state.apply(command, moment, &mut outputs);
+            Size::of(&self.state).count_since(&before, &shared.stats);
+            let connection = asker.as_ref().map(Ticket::client);
             let mut asker = asker;
             for output in outputs.drain(..) {
                 match output {
@@ -134,56 +192,81 @@ impl RoomActor {
                         }
                     }
                     Output::Event {
-                        number,
                         event,
+                        frame,
                         except,
+                        session,
                     } => {
-                        self.log(&event, publisher);
-                        self.tell(number, &event, except, clients);
+                        self.log(&event, session);
+                        self.tell(&event, &frame, except, clients);
                     }
-                    Output::Replaced(connection) => {
-                        if let Some(client) = clients.get(connection) {
-                            client.unseat(
-                                Ending::Replaced,
-                                "a newer connection has joined with this endpoint",
-                                clients.shared(),
-                            );
+                    Output::Replay { numbered, events } => {
+                        shared.stats.replayed.add(events.len() as u64);
+                        for frame in events {
+                            let missed = Event {
+                                frame,
+                                numbered,
+                                replayed: true,
+                            };
+                            if let Some(connection) = connection {
+                                clients.push_to(connection, Frame::Event(missed));
+                            }
                         }
+                    }
+                    Output::Unseated { connection, why } => {
+                        if let Some(client) = clients.get(connection) {
+                            let reason = match why {
+                                Ending::TakenOver => "a newer connection goes on with this session",
+                                _ => "a newer connection has joined with this endpoint",
+                            };
+                            client.unseat(why, reason, shared);
+                        }
+                    }
+                    Output::Departed {
+                        session,
+                        who,
+                        why,
+                        away,
+                    } => {
+                        if !matches!(why, Ending::Replaced | Ending::Shutdown) {
+                            shared.stats.expiries.add(1);
+                        }
+                        self.log_departure(session, &who, why, away);
                     }
                 }
             }
+            self.set_alarm(moment.now, ctx);
         });
         self.outputs = outputs;
         self.most_members = self.most_members.max(self.state.members().len());
     }
 
+    /// Sees to it that the state is asked again when only time has passed.
+    fn set_alarm(&mut self, now: Millis, ctx: &Context<Self>) {
+        let Some(due) = self.state.due() else {
+            return;
+        };
+        if self.alarm.as_ref().is_some_and(|(set, _)| *set <= due) {
+            return;
+        }
+        let wait = Duration::from_millis(due.saturating_sub(now)).max(ALARM_MARGIN);
+        // A strong address would keep the room alive.
+        let room = ctx.address().downgrade();
+        let task = actix_rt::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if let Some(room) = room.upgrade() {
+                room.do_send(Due);
+            }
+        });
+        if let Some((_, later)) = self.alarm.replace((due, task)) {
+            later.abort();
+        }
+    }
+
     fn answer(&self, answer: Result<Answer, Refusal>, ticket: Ticket, clients: &Clients) {
         let frame = match answer {
             Err(refusal) => return ticket.refuse(&refusal),
-            Ok(Answer::Joined {
-                member,
-                session,
-                who,
-                last_event,
-            }) => {
-                let seat = Seat {
-                    room: self.id,
-                    member,
-                    session,
-                    name: self.name.clone(),
-                    who: who.clone(),
-                };
-                if let Some(client) = clients.get(ticket.client()) {
-                    self.log_join(&seat, &client);
-                    client.enter(Membership::guarded_by(seat, self.session_ends.clone()));
-                }
-                Frame::Own(ticket.reply_to().joined(&Joined {
-                    session,
-                    media_server: self.media.addresses("webrtc").unwrap_or("{}"),
-                    endpoint: who.endpoint(),
-                    last_event,
-                }))
-            }
+            Ok(Answer::Joined(joined)) => self.joined(joined, &ticket, clients),
             Ok(Answer::Left) => {
                 if let Some(client) = clients.get(ticket.client()) {
                     client.leave(Ending::Left, clients.shared());
@@ -191,14 +274,60 @@ impl RoomActor {
                 Frame::Own(ticket.reply_to().ok())
             }
             Ok(Answer::Done) => Frame::Own(ticket.reply_to().ok()),
-            Ok(Answer::Dump(list)) => Frame::Dump(ticket.reply_to().dump_head(list.len()), list),
+            Ok(Answer::Dump(list)) => Frame::Dump(Box::new(Dump {
+                head: ticket.reply_to().dump_head(list.len()),
+                list,
+            })),
         };
         ticket.answer(frame);
     }
 
-    /// Sends an event to all but one. It is written once, or twice where some understand event
-    /// numbers and some do not.
-    fn tell(&self, number: u64, event: &RoomEvent, except: Option<MemberId>, clients: &Clients) {
+    /// Gives a connection its seat; the answer that says so.
+    fn joined(&self, joined: Joined, ticket: &Ticket, clients: &Clients) -> Frame {
+        let stats = &clients.shared().stats;
+        let resumed = match joined.resumption {
+            Resumption::Unasked => None,
+            Resumption::Failed => {
+                stats.resumes_missed.add(1);
+                None
+            }
+            Resumption::Resumed { last_cseq, .. } => {
+                stats.resumes.add(1);
+                Some(last_cseq)
+            }
+        };
+        let answer = ticket.reply_to().joined(&reply::Joined {
+            session: joined.session,
+            media_server: self.media.addresses("webrtc").unwrap_or("{}"),
+            endpoint: joined.who.endpoint(),
+            last_event: joined.last_event,
+            resumed,
+        });
+        if let Some(client) = clients.get(ticket.client()) {
+            self.log_join(&joined, &client);
+            let seat = Seat {
+                room: self.id,
+                member: joined.member,
+                session: joined.session,
+                name: self.name.clone(),
+                who: joined.who,
+                progress: joined.progress,
+                is_waited_for: self.rules.resume_window > 0,
+            };
+            let registry = self.session_ends.clone();
+            client.enter(Membership::guarded_by(seat, client.id(), registry));
+        }
+        Frame::Own(answer)
+    }
+
+    /// Sends an event to all who can be reached, but one.
+    fn tell(
+        &self,
+        event: &RoomEvent,
+        frame: &Rc<EventFrame>,
+        except: Option<MemberId>,
+        clients: &Clients,
+    ) {
         let stats = &clients.shared().stats;
         if let Some(kind) = EVENTS.iter().position(|name| *name == event.name()) {
             stats.events[kind].add(1);
@@ -210,47 +339,27 @@ impl RoomActor {
             // It is about to be true of everybody.
             return;
         }
-        let now = Instant::now();
         let mut deliveries = 0;
-        let mut numbered: Option<Rc<EventFrame>> = None;
-        let mut plain: Option<Rc<EventFrame>> = None;
         for member in self.state.members() {
             if Some(member.id) == except {
                 continue;
             }
-            let frame = if member.numbered {
-                numbered.get_or_insert_with(|| Rc::new(event.encode(number, now)))
-            } else {
-                plain.get_or_insert_with(|| Rc::new(event.encode(0, now)))
-            };
-            clients.push_to(member.connection, Frame::Event(frame.clone()));
-            deliveries += 1;
+            if let Some(connection) = member.connection() {
+                let event = Event {
+                    frame: frame.clone(),
+                    numbered: member.numbered,
+                    replayed: false,
+                };
+                clients.push_to(connection, Frame::Event(event));
+                deliveries += 1;
+            }
         }
         stats.deliveries.add(deliveries);
     }
 
-    /// The session whose stream this command may begin or end; after it, nobody may know.
-    fn publisher(&self, command: &Command) -> Option<SessionId> {
-        if !log::log_enabled!(log::Level::Info) {
-            return None;
-        }
-        let member = match command {
-            Command::Join(joining) => {
-                let mut members = self.state.members().iter();
-                members.find(|member| *member.who.endpoint() == joining.endpoint)
-            }
-            Command::Leave(id)
-            | Command::End(id)
-            | Command::Publish(id, _)
-            | Command::Unpublish(id, _) => self.state.member(*id),
-            Command::Dump(_) | Command::Broadcast(..) => None,
-        };
-        member.map(|member| member.session)
-    }
-
     /// Who published what. Who comes and goes is logged where it is known as whom and why; what
     /// people say to each other is nobody's.
-    fn log(&self, event: &RoomEvent, publisher: Option<SessionId>) {
+    fn log(&self, event: &RoomEvent, publisher: SessionId) {
         let (what, who, stream) = match event {
             RoomEvent::Publish(who, stream) => ("publish", who, stream),
             RoomEvent::Unpublish(who, stream) => ("unpublish", who, stream),
@@ -260,24 +369,78 @@ impl RoomActor {
             app = self.name.app.as_str(),
             channel = self.name.channel.as_str(),
             endpoint = who.endpoint().as_str(),
-            sid = publisher.as_ref().map(SessionId::sid),
+            sid = publisher.sid(),
             stream = stream.as_str();
             "{what}"
         );
     }
 
-    fn log_join(&self, seat: &Seat, client: &Client) {
+    fn log_join(&self, joined: &Joined, client: &Client) {
+        let (app, channel) = (self.name.app.as_str(), self.name.channel.as_str());
+        let endpoint = joined.who.endpoint().as_str();
+        if let Resumption::Resumed { away, missed, .. } = joined.resumption {
+            log::info!(
+                app = app,
+                channel = channel,
+                endpoint = endpoint,
+                sid = joined.session.sid(),
+                client:% = client.handshake().shown_address(),
+                away_seconds = away.map(seconds),
+                missed_events = missed;
+                "resume"
+            );
+            return;
+        }
+        let member = self.state.member(joined.member);
+        log::info!(
+            app = app,
+            channel = channel,
+            endpoint = endpoint,
+            sid = joined.session.sid(),
+            client:% = client.handshake().shown_address(),
+            device = joined.who.device().as_str(),
+            role = member.map_or("", |member| member.role.as_str()),
+            members = self.state.members().len(),
+            resumed = (joined.resumption == Resumption::Failed).then_some(false);
+            "join"
+        );
+    }
+
+    /// One who was waited for is a member no more.
+    fn log_departure(&self, session: SessionId, who: &Who, why: Ending, away: Millis) {
+        if why == Ending::Shutdown {
+            // Logged where its connection ended, as for good.
+            return;
+        }
         log::info!(
             app = self.name.app.as_str(),
             channel = self.name.channel.as_str(),
-            endpoint = seat.who.endpoint().as_str(),
-            sid = seat.session.sid(),
-            client:% = client.handshake().shown_address(),
-            device = seat.who.device().as_str(),
-            role = self.state.member(seat.member).map_or("", |member| member.role.as_str()),
-            members = self.state.members().len();
-            "join"
+            endpoint = who.endpoint().as_str(),
+            sid = session.sid(),
+            why = why.as_str(),
+            away_seconds = seconds(away);
+            "leave"
         );
+    }
+
+    /// Nobody can come back any more: once nobody is connected, there is nobody to wait for.
+    fn abandon_if_deserted(&mut self, ctx: &Context<Self>) {
+        if self.state.is_deserted() {
+            self.apply(Command::Abandon, None, ctx);
+        }
+    }
+
+    /// Has the connection of the session that is about to be resumed say how far it has got. It may
+    /// look alive still.
+    fn note_progress(&self, resume: Option<&Resume>) {
+        let member = resume.and_then(|resume| self.state.member_of(&resume.session));
+        if let Some(connection) = member.and_then(Member::connection) {
+            clients::with(|clients| {
+                if let Some(client) = clients.get(connection) {
+                    client.note_progress(clients.shared());
+                }
+            });
+        }
     }
 
     fn report_if_empty(&self) {
@@ -297,7 +460,7 @@ impl Actor for RoomActor {
 impl Handler<Join> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, join: Join, _: &mut Self::Context) {
+    fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
         self.joins += 1;
         let connection = join.ticket.client();
         // A connection that died meanwhile has no guard yet that would take it out again.
@@ -307,15 +470,23 @@ impl Handler<Join> for RoomActor {
             // It would leave at once, and the others would see it come and go.
             join.ticket.refuse(&Refusal::draining());
         } else if client.is_some() {
+            let request = join.request;
+            let resume = request.session.map(|session| Resume {
+                session,
+                endpoint_named: request.endpoint.is_some(),
+            });
+            self.note_progress(resume.as_ref());
             let command = Command::Join(Joining {
                 connection,
                 session: SessionId::generate(),
-                endpoint: join.request.endpoint.unwrap_or_else(Endpoint::generate),
-                device: join.request.device.unwrap_or_default(),
-                role: join.request.role,
-                numbered: join.request.last_event.is_some(),
+                endpoint: request.endpoint.unwrap_or_else(Endpoint::generate),
+                device: request.device.unwrap_or_default(),
+                role: request.role,
+                last_event: request.last_event,
+                cseq: join.ticket.reply_to().cseq,
+                resume,
             });
-            self.apply(command, Some(join.ticket));
+            self.apply(command, Some(join.ticket), ctx);
         }
         self.report_if_empty();
     }
@@ -324,7 +495,7 @@ impl Handler<Join> for RoomActor {
 impl Handler<MemberRequest> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, request: MemberRequest, _: &mut Self::Context) {
+    fn handle(&mut self, request: MemberRequest, ctx: &mut Self::Context) {
         let MemberRequest {
             ticket,
             member,
@@ -333,7 +504,7 @@ impl Handler<MemberRequest> for RoomActor {
         #[cfg(feature = "test-hooks")]
         provoke(&action);
         let command = match action {
-            Action::Leave => Command::Leave(member),
+            Action::Leave => Command::Leave(member, ticket.client()),
             Action::StreamAdd(stream) => Command::Publish(member, stream),
             Action::StreamDelete(stream_id) => Command::Unpublish(member, stream_id),
             Action::ChannelDump => Command::Dump(member),
@@ -351,7 +522,7 @@ impl Handler<MemberRequest> for RoomActor {
                 };
             }
         };
-        self.apply(command, Some(ticket));
+        self.apply(command, Some(ticket), ctx);
         self.report_if_empty();
     }
 }
@@ -367,16 +538,84 @@ fn provoke(action: &Action) {
 impl Handler<SessionEnded> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, ended: SessionEnded, _: &mut Self::Context) {
-        self.apply(Command::End(ended.member), None);
+    fn handle(&mut self, ended: SessionEnded, ctx: &mut Self::Context) {
+        let SessionEnded {
+            member,
+            connection,
+            ending,
+            ..
+        } = ended;
+        self.apply(Command::End(member, connection, ending), None, ctx);
+        if clients::with(|clients| clients.shared().draining.get()) {
+            self.abandon_if_deserted(ctx);
+        }
         self.report_if_empty();
     }
+}
+
+impl Handler<GoDown> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, _: GoDown, ctx: &mut Self::Context) {
+        self.abandon_if_deserted(ctx);
+        self.report_if_empty();
+    }
+}
+
+impl Handler<Due> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Due, ctx: &mut Self::Context) {
+        self.alarm = None;
+        self.apply(Command::Elapse, None, ctx);
+        self.report_if_empty();
+    }
+}
+
+/// What the counters know of a room.
+struct Size {
+    members: usize,
+    detached: usize,
+    losses: u64,
+    streams: usize,
+    events: usize,
+    bytes: usize,
+}
+
+impl Size {
+    fn of(state: &RoomState) -> Self {
+        Self {
+            members: state.members().len(),
+            detached: state.detached(),
+            losses: state.losses(),
+            streams: state.streams(),
+            events: state.history().len(),
+            bytes: state.history().bytes(),
+        }
+    }
+
+    fn count_since(&self, before: &Self, stats: &Stats) {
+        let change = |now: usize, before: usize| now as i64 - before as i64;
+        stats.room_resized(before.members, self.members);
+        stats.detached.add(change(self.detached, before.detached));
+        stats.losses.add(self.losses.saturating_sub(before.losses));
+        stats.streams.add(change(self.streams, before.streams));
+        stats.history_events.add(change(self.events, before.events));
+        stats.history_bytes.add(change(self.bytes, before.bytes));
+    }
+}
+
+fn seconds(millis: Millis) -> f64 {
+    millis as f64 / 1e3
 }
 
 impl Drop for RoomActor {
     /// A room that dies of a defect tells its members and the registry. At an orderly end nobody
     /// is in it, and at the end of its thread nobody is left to be told.
     fn drop(&mut self) {
+        if let Some((_, alarm)) = self.alarm.take() {
+            alarm.abort();
+        }
         log::info!(
             app = self.name.app.as_str(),
             channel = self.name.channel.as_str(),
@@ -396,9 +635,8 @@ impl Drop for RoomActor {
             "a room failed"
         );
         clients::try_with(|clients| {
-            let stats = &clients.shared().stats;
-            stats.room_resized(self.state.members().len(), 0);
-            stats.streams.add(-(self.state.streams() as i64));
+            let nothing = Size::of(&RoomState::default());
+            nothing.count_since(&Size::of(&self.state), &clients.shared().stats);
         });
         // By their guards, not by the state: a panic may have left that anyhow.
         clients::try_with(|clients| {

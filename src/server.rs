@@ -193,7 +193,7 @@ impl Server {
             // Nobody is waited for, but everybody is told, and has a line in the log.
             for arbiter in crew.arbiters() {
                 arbiter.spawn_fn(|| {
-                    clients::begin_drain();
+                    Worker::begin_drain();
                     clients::dismiss_all(Duration::ZERO, 0, 1);
                 });
             }
@@ -300,7 +300,7 @@ async fn drain(crew: &Crew, timeout: Duration) {
         let (tell, told) = oneshot::channel();
         arbiter.spawn_fn(move || {
             // Nobody listens any more where the stop was cut short.
-            let _ = tell.send(clients::begin_drain());
+            let _ = tell.send(Worker::begin_drain());
         });
         // A thread that hangs must not keep the others from their goodbye.
         let count = tokio::time::timeout(Duration::from_millis(500), told).await;

@@ -11,6 +11,7 @@ use actix_web_actors::ws::{CloseReason, Message, ProtocolError, WebsocketContext
 use bytestring::ByteString;
 
 use crate::{
+    census::{Counted, Object},
     client::{Client, Phase},
     clients,
     ending::Ending,
@@ -18,7 +19,7 @@ use crate::{
     ids::Device,
     outbox::Frame,
     protocol::{
-        error::{ErrorCode, ErrorType, Refusal},
+        error::{CONNECTION_GIVEN_UP, ErrorCode, ErrorType, Refusal},
         event, frame,
         method::Method,
         reply::ReplyTo,
@@ -42,6 +43,7 @@ pub struct SessionActor {
     unfinished_refused: bool,
     /// It goes on over the rate limit.
     goes_on: bool,
+    _counted: Counted,
 }
 
 impl SessionActor {
@@ -57,6 +59,7 @@ impl SessionActor {
             unfinished: Vec::new(),
             unfinished_refused: false,
             goes_on: false,
+            _counted: Counted::new(Object::Session),
         }
     }
 
@@ -120,10 +123,12 @@ impl SessionActor {
 
     /// The checks that need no room, in the protocol's order, then off to the room.
     fn request(&mut self, envelope: &Envelope<'_>, reply_to: &ReplyTo) -> Result<(), Refusal> {
-        let seat = self.client.seat(&envelope.session);
-        if !envelope.is_join() && seat.is_none() {
-            return Err(Refusal::no_such_session());
-        }
+        let seat = if envelope.is_join() {
+            None
+        } else {
+            let seat = self.client.take_request(&envelope.session, reply_to.cseq);
+            Some(seat.ok_or_else(Refusal::no_such_session)?)
+        };
         let request = envelope.request().inspect_err(|refusal| {
             if envelope.is_join() {
                 self.client.log_refused_join(None, refusal);
@@ -258,11 +263,16 @@ impl SessionActor {
 
     /// The client says goodbye: its close frame is echoed.
     fn farewell(&self, reason: Option<CloseReason>) {
-        let echo = match reason {
-            Some(reason) => frame::close_raw(reason.code.into(), ""),
+        let code = reason.map(|reason| u16::from(reason.code));
+        let ending = match code {
+            Some(CONNECTION_GIVEN_UP) => Ending::GivenUp,
+            _ => Ending::Closed,
+        };
+        let echo = match code {
+            Some(code) => frame::close_raw(code, ""),
             None => frame::close_empty(),
         };
-        clients::with(|clients| self.client.echo_close(echo, clients.shared()));
+        clients::with(|clients| self.client.echo_close(ending, echo, clients.shared()));
     }
 }
 

@@ -6,7 +6,12 @@ use std::{cell::OnceCell, rc::Rc, sync::Arc};
 use actix::prelude::*;
 
 use crate::{
-    clients, crew::Crew, media::MediaServers, registry::RegistryActor, settings::Settings,
+    clients,
+    crew::Crew,
+    media::MediaServers,
+    registry::RegistryActor,
+    room::{self, GoDown},
+    settings::Settings,
 };
 
 thread_local! {
@@ -34,10 +39,9 @@ impl Worker {
     ) -> Rc<Self> {
         WORKER.with(|cell| {
             cell.get_or_init(|| {
-                clients::start(&settings.session, crew.count_for_thread());
-                let registry =
-                    RegistryActor::new(media.clone(), settings.rooms.max_members, crew.clone())
-                        .start();
+                clients::start(settings, crew.count_for_thread());
+                let rules = room::rules(settings);
+                let registry = RegistryActor::new(media.clone(), rules, crew.clone()).start();
                 crew.enlist_registry(registry.clone().recipient());
                 Rc::new(Self {
                     index: crew.enlist(Arbiter::current()),
@@ -47,6 +51,17 @@ impl Worker {
                 })
             })
             .clone()
+        })
+    }
+
+    /// The server goes down: from now on nobody of this thread is told who leaves. How many rooms
+    /// there are to say goodbye to. To be called on a worker's thread.
+    pub fn begin_drain() -> usize {
+        WORKER.with(|cell| {
+            let Some(worker) = cell.get() else { return 0 };
+            let rooms = clients::begin_drain();
+            worker.registry.do_send(GoDown);
+            rooms
         })
     }
 

@@ -347,6 +347,8 @@ fn non_empty_string(value: &Value) -> String {
 /// A server whose operator runs a media server that can be reached in every way of the document.
 fn start_server() -> Server {
     Server::with(|settings| {
+        // The document knows of no waiting for those who are lost; it does no harm to it.
+        settings.rooms.resume_window = Duration::from_millis(200);
         let media_server = &mut settings.media_servers[0];
         media_server.wss = "wss://media.example:8443/rtc".into();
         media_server.ws = "ws://media.example:8000/rtc".into();

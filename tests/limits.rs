@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use common::{http::*, *};
 use serde_json::json;
@@ -165,7 +165,10 @@ fn a_client_that_sends_requests_and_reads_no_response_is_cut_at_join_timeout() {
 
 #[test]
 fn over_max_rooms_a_join_that_would_open_one_gets_503() {
-    let server = Server::with(|s| s.rooms.max_rooms = 1);
+    let server = Server::with(|s| {
+        s.rooms.max_rooms = 1;
+        s.rooms.resume_window = Duration::ZERO;
+    });
     let mut anna = server.join("c", "anna");
     let mut ben = server.connect();
     let join = |channel: &str| json!({"app": "test", "channel": channel, "endpoint": "ben"});

@@ -13,7 +13,8 @@ use common::{
 };
 use serde_json::{Value, json};
 
-/// What each line has, in this order; the last of a "leave" only where a ping was answered.
+/// What each line has, in this order. A "leave" has the figures of a connection or, where that was
+/// lost before, how long the member was away; `ping_ms` only where a ping was answered.
 fn keys_of(message: &str) -> &'static [&'static str] {
     match message {
         "start" => &[
@@ -28,15 +29,25 @@ fn keys_of(message: &str) -> &'static [&'static str] {
             "rate_limit",
         ],
         "join" => &[
-            "app", "channel", "endpoint", "sid", "client", "device", "role", "members",
+            "app", "channel", "endpoint", "sid", "client", "device", "role", "members", "resumed",
         ],
-        "leave" => &[
+        "resume" => &[
+            "app",
+            "channel",
+            "endpoint",
+            "sid",
+            "client",
+            "away_seconds",
+            "missed_events",
+        ],
+        "leave" | "lost" => &[
             "app",
             "channel",
             "endpoint",
             "sid",
             "client",
             "why",
+            "away_seconds",
             "seconds",
             "messages_in",
             "messages_out",
@@ -89,11 +100,25 @@ struct Stay {
     /// "+" and "-" with the stream's name, in order.
     streams: Vec<String>,
     came: u32,
+    /// Its connection is lost.
+    away: bool,
     went: Option<u32>,
     why: String,
     seconds: f64,
     messages_in: u64,
     messages_out: u64,
+}
+
+impl Stay {
+    /// What one of its connections came to.
+    fn add_figures(&mut self, line: &Line) {
+        assert_eq!(self.place, place(line));
+        assert_eq!(self.client, line["client"]);
+        self.why = line["why"].to_owned();
+        self.seconds += line.number("seconds");
+        self.messages_in += line.count("messages_in");
+        self.messages_out += line.count("messages_out");
+    }
 }
 
 /// Between the times of two lines, midnight or not.
@@ -122,6 +147,7 @@ fn stays(lines: &[Line]) -> Vec<Stay> {
                 role: line["role"].to_owned(),
                 streams: Vec::new(),
                 came: line.time,
+                away: false,
                 went: None,
                 why: String::new(),
                 seconds: 0.0,
@@ -136,16 +162,34 @@ fn stays(lines: &[Line]) -> Vec<Stay> {
                 assert_eq!(stay.place, place(line));
                 stay.streams.push(format!("-{}", &line["stream"]));
             }
-            ("leave", Some(stay)) => {
-                assert_eq!(stay.place, place(line));
-                assert_eq!((stay.went, &stay.client[..]), (None, &line["client"]));
-                stay.went = Some(line.time);
-                stay.why = line["why"].to_owned();
-                stay.seconds = line.number("seconds");
-                stay.messages_in = line.count("messages_in");
-                stay.messages_out = line.count("messages_out");
+            ("lost", Some(stay)) => {
+                assert_eq!((stay.away, stay.went), (false, None));
+                stay.away = true;
+                stay.add_figures(line);
             }
-            ("join" | "publish" | "unpublish" | "leave", _) => panic!("out of place: {line:?}"),
+            ("resume", Some(stay)) => {
+                assert_eq!(stay.place, place(line));
+                assert_eq!((stay.away, stay.went), (true, None));
+                stay.away = false;
+                stay.client = line["client"].to_owned();
+                stay.seconds += line.number("away_seconds");
+            }
+            ("leave", Some(stay)) => {
+                assert_eq!(stay.went, None);
+                stay.went = Some(line.time);
+                if stay.away {
+                    assert_eq!(
+                        (stay.place.clone(), &stay.why[..]),
+                        (place(line), &line["why"])
+                    );
+                    stay.seconds += line.number("away_seconds");
+                } else {
+                    stay.add_figures(line);
+                }
+            }
+            ("join" | "publish" | "unpublish" | "lost" | "resume" | "leave", _) => {
+                panic!("out of place: {line:?}")
+            }
             _ => {}
         }
     }
@@ -167,7 +211,8 @@ fn reset(client: Client) {
 #[test]
 fn the_story_of_a_meeting_is_told_by_the_log_alone() {
     for format in Format::BOTH {
-        let mut process = Process::start(format, "info", &[("ROOMS__MAX_MEMBERS", "3")]);
+        let settings = [("ROOMS__MAX_MEMBERS", "3"), ("ROOMS__RESUME_WINDOW", "3s")];
+        let mut process = Process::start(format, "info", &settings);
         let begun = Instant::now();
         let mut anna = Client::connect_to(process.addr, "/ws?device=phone");
         let mut sids = Vec::new();
@@ -203,6 +248,17 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
         anna.event("endpoint");
         assert_eq!(anna.call("channel.join", join("anna"))["err"], 409);
         anna.ok("stream.delete", json!({"stream_id": "anna-1"}));
+        // A network change: what is lost is the connection, not the session.
+        let session = anna.session.clone();
+        reset(anna);
+        process.line("lost");
+        newer.event("stream");
+        newer.ok("broadcast", json!({"text": "missed"}));
+        let mut anna = process.connect();
+        anna.session = session;
+        let resume = anna.ask("channel.join", join("anna"));
+        assert_eq!(anna.answer(resume)["data"]["resumed"], true);
+        anna.event("broadcast");
         anna.publish("anna-2");
         anna.ok("channel.leave", json!({}));
         reset(carl);
@@ -261,8 +317,8 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
         let anna = &stays[0];
         // Five requests: the last is the leave, whose answer comes behind the line.
         assert_eq!(anna.messages_in, 5);
-        // The join's answer, four others, and six events.
-        assert_eq!(anna.messages_out, 11);
+        // The answers to two joins, four others, and seven events.
+        assert_eq!(anna.messages_out, 13);
 
         let refused: Vec<_> = of(&lines, "join refused")
             .iter()
@@ -283,8 +339,8 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
             (room.count("most_members"), room.count("members_in_all")),
             (3, 4)
         );
-        // Four joins, four leaves, three streams that came and went.
-        assert_eq!(room.count("events"), 14);
+        // Four joins, four leaves, three streams that came and went, one broadcast.
+        assert_eq!(room.count("events"), 15);
         assert!((0.0..=most).contains(&room.number("seconds")));
     }
 }
@@ -322,7 +378,8 @@ fn the_fields_of_a_line_have_always_the_same_order() {
                 .iter()
                 .all(|key| known.any(|known| known == key));
             assert!(in_order, "{line:?}");
-            let may_lack = ["leave", "join refused"].contains(&line.message.as_str());
+            let may_lack =
+                ["join", "lost", "leave", "join refused"].contains(&line.message.as_str());
             assert!(
                 may_lack || line.fields.len() == keys_of(&line.message).len(),
                 "{line:?}"

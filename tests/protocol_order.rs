@@ -423,7 +423,7 @@ fn after_the_answer_to_a_leave_no_event_of_that_room_comes() {
 
 #[test]
 fn unpublish_comes_before_leave_however_a_member_goes() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let mut watcher = server.join("room", "watcher");
     type Way = fn(Client);
     let ways: [(&str, Way); 6] = [
@@ -793,7 +793,10 @@ fn a_dump_is_exactly_the_state_between_the_events_around_it() {
 
 #[test]
 fn a_join_with_the_end_of_its_connection_right_behind_leaves_nobody_in_the_room() {
-    let server = Server::with(|settings| settings.server.workers = 4);
+    let server = Server::with(|settings| {
+        settings.server.workers = 4;
+        settings.rooms.resume_window = Duration::ZERO;
+    });
     let mut watcher = server.join("room", "watcher");
     let mut view = View(vec![("watcher".into(), None)]);
     for round in 0..200 {

@@ -757,7 +757,7 @@ fn join_of(channel: &str, endpoint: &str) -> Value {
 
 #[test]
 fn who_leaves_alone_and_comes_back_finds_a_new_room() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let mut anna = server.join("hall", "anna");
     for _ in 0..10 {
         leave(&mut anna);
@@ -769,7 +769,7 @@ fn who_leaves_alone_and_comes_back_finds_a_new_room() {
 
 #[test]
 fn who_comes_back_while_another_has_stayed_finds_the_old_room() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let mut anna = server.join("hall", "anna");
     let _berta = server.join("hall", "berta");
     leave(&mut anna);
@@ -778,7 +778,7 @@ fn who_comes_back_while_another_has_stayed_finds_the_old_room() {
 
 #[test]
 fn the_same_channel_in_another_app_is_another_room() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let _anna = server.join("hall", "anna");
     let mut berta = server.connect();
     let joined = berta.join_with(json!({"app": "other", "channel": "hall", "endpoint": "berta"}));
@@ -790,7 +790,7 @@ fn the_same_channel_in_another_app_is_another_room() {
 fn every_join_is_answered_and_every_room_ends_under_many_hands() {
     const THREADS: usize = 8;
     const ROUNDS: usize = 150;
-    let server = Server::start();
+    let server = Server::without_resume();
     thread::scope(|scope| {
         for hand in 0..THREADS {
             let addr = server.addr;

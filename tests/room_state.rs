@@ -7,17 +7,22 @@
 //! The property prints its failure as the shortest list of commands that still fails, and the
 //! seed of it beside; the seed, in `tests/room_state.regressions`, runs before all random cases.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use meeting_server::{
+    ending::Ending,
     ids::{Codec, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
     protocol::{
+        cseq::Cseq,
         error::Refusal,
         event::{Payload, RoomEvent, Who},
         request::{Role, Stream, StreamType},
     },
-    room::state::{Answer, Command, Joining, Output, RoomState},
+    room::{
+        member::Member,
+        state::{Answer, Command, Joined, Joining, Moment, Output, RoomState},
+    },
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use serde_json::{Value, json};
@@ -33,7 +38,9 @@ fn joining(connection: ConnectionId, endpoint: &str, device: &str, role: Role) -
         endpoint: Endpoint::new(endpoint).expect("an endpoint"),
         device: Device::new(device).expect("a device"),
         role,
-        numbered: true,
+        last_event: Some(0),
+        cseq: Cseq::default(),
+        resume: None,
     })
 }
 
@@ -98,7 +105,7 @@ impl Room {
 
     fn outputs(&mut self, command: Command) -> Vec<Output> {
         let mut outputs = Vec::new();
-        self.state.apply(command, &mut outputs);
+        self.state.apply(command, moment(), &mut outputs);
         outputs
     }
 
@@ -110,22 +117,28 @@ impl Room {
     fn line(&self, output: &Output) -> String {
         match output {
             Output::Answer(Err(refusal)) => format!("answer: {}", refusal.code as u16),
-            Output::Answer(Ok(Answer::Joined {
-                member, last_event, ..
-            })) => format!("answer: joined as #{}, last_event {last_event}", member.0),
+            Output::Answer(Ok(Answer::Joined(joined))) => format!(
+                "answer: joined as #{}, last_event {}",
+                joined.member.0, joined.last_event
+            ),
             Output::Answer(Ok(Answer::Left)) => "answer: left".into(),
             Output::Answer(Ok(Answer::Done)) => "answer: done".into(),
             Output::Answer(Ok(Answer::Dump(list))) => format!("answer: {}", text(list)),
             Output::Event {
-                number,
                 event,
+                frame,
                 except,
+                ..
             } => format!(
-                "event {number} to {}: {}",
+                "event {} to {}: {}",
+                frame.number(),
                 self.all_but(*except),
                 say(event)
             ),
-            Output::Replaced(connection) => format!("replaced: {connection:?}"),
+            Output::Unseated { connection, why } => format!("{}: {connection:?}", why.as_str()),
+            Output::Replay { .. } | Output::Departed { .. } => {
+                panic!("nobody is waited for here: {output:?}")
+            }
         }
     }
 
@@ -148,11 +161,11 @@ impl Room {
     }
 
     fn leave(&mut self, member: MemberId) -> Vec<String> {
-        self.lines(Command::Leave(member))
+        self.lines(Command::Leave(member, self.connection(member)))
     }
 
     fn end(&mut self, member: MemberId) -> Vec<String> {
-        self.lines(Command::End(member))
+        self.lines(Command::End(member, self.connection(member), Ending::Lost))
     }
 
     fn publish(&mut self, member: MemberId, stream: Stream) -> Vec<String> {
@@ -197,7 +210,21 @@ impl Room {
 
     /// Where the member is reached.
     fn connection(&self, member: MemberId) -> ConnectionId {
-        self.state.member(member).expect("it is there").connection
+        connection_of(&self.state, member)
+    }
+}
+
+/// Where a member is reached; the connection of nobody where it is gone.
+fn connection_of(state: &RoomState, member: MemberId) -> ConnectionId {
+    let member = state.member(member);
+    member.and_then(Member::connection).unwrap_or_default()
+}
+
+/// No rule here has to do with time.
+fn moment() -> Moment {
+    Moment {
+        now: 0,
+        at: Instant::now(),
     }
 }
 
@@ -288,18 +315,18 @@ fn the_answer_to_a_join_names_the_session_and_the_member_that_the_room_keeps() {
     let mut room = Room::of(&["anna"]);
     let connection = room.connections.insert(());
     let outputs = room.outputs(joining(connection, "berta", "phone", Role::Recorder));
-    let Output::Answer(Ok(Answer::Joined {
+    let Output::Answer(Ok(Answer::Joined(Joined {
         member,
         session,
         who,
         ..
-    })) = &outputs[0]
+    }))) = &outputs[0]
     else {
         panic!("an answer was due: {outputs:?}");
     };
     let kept = room.state.member(*member).expect("it is in the room");
     assert_eq!(kept.session, *session);
-    assert_eq!(kept.connection, connection);
+    assert_eq!(kept.connection(), Some(connection));
     assert_eq!(kept.who, *who);
     assert_eq!(who.endpoint().as_str(), "berta");
     assert_eq!(who.device().as_str(), "phone");
@@ -628,7 +655,7 @@ fn a_broadcast_is_numbered_and_changes_no_dump() {
 /// Every request but the join, by `member`.
 fn requests_of(member: MemberId) -> Vec<Command> {
     vec![
-        Command::Leave(member),
+        Command::Leave(member, ConnectionId::default()),
         Command::Publish(member, camera("s9")),
         Command::Unpublish(member, stream_id("s1")),
         Command::Dump(member),
@@ -800,8 +827,14 @@ impl Meeting {
                 DEVICES[device],
                 ROLES[role],
             ),
-            Drawn::Leave(by) => Command::Leave(find(by)),
-            Drawn::End(by) => Command::End(find(by)),
+            Drawn::Leave(by) => {
+                let member = find(by);
+                Command::Leave(member, connection_of(&self.state, member))
+            }
+            Drawn::End(by) => {
+                let member = find(by);
+                Command::End(member, connection_of(&self.state, member), Ending::Lost)
+            }
             Drawn::Publish {
                 by,
                 stream,
@@ -823,7 +856,7 @@ impl Meeting {
     /// Applies a command and delivers what comes out. `None`: no answer came.
     fn carry_out(&mut self, command: Command, asked: &Asked) -> Option<Result<(), u16>> {
         let mut outputs = Vec::new();
-        self.state.apply(command, &mut outputs);
+        self.state.apply(command, moment(), &mut outputs);
         let mut given = None;
         for output in outputs {
             match output {
@@ -832,11 +865,18 @@ impl Meeting {
                     given = Some(self.answer(answer, asked));
                 }
                 Output::Event {
-                    number,
                     event,
+                    frame,
                     except,
-                } => self.tell(number, &event, except),
-                Output::Replaced(connection) => self.replace(connection),
+                    ..
+                } => self.tell(frame.number(), &event, except),
+                Output::Unseated { connection, why } => {
+                    assert_eq!(why, Ending::Replaced);
+                    self.replace(connection);
+                }
+                Output::Replay { .. } | Output::Departed { .. } => {
+                    panic!("nobody is waited for here: {output:?}")
+                }
             }
         }
         if let Asked::End(member) = asked {
@@ -854,12 +894,12 @@ impl Meeting {
     fn answer(&mut self, answer: Result<Answer, Refusal>, asked: &Asked) -> Result<(), u16> {
         match (answer.map_err(|refusal| refusal.code as u16)?, asked) {
             (
-                Answer::Joined {
+                Answer::Joined(Joined {
                     member,
                     who,
                     last_event,
                     ..
-                },
+                }),
                 Asked::Join(connection),
             ) => {
                 assert_eq!(last_event, self.last_event + 1, "its own join is counted");
@@ -918,7 +958,8 @@ impl Meeting {
     /// The room as a dump shows it to `member`.
     fn look(&mut self, member: MemberId) -> Vec<Value> {
         let mut outputs = Vec::new();
-        self.state.apply(Command::Dump(member), &mut outputs);
+        self.state
+            .apply(Command::Dump(member), moment(), &mut outputs);
         match outputs.as_slice() {
             [Output::Answer(Ok(Answer::Dump(list)))] => rows(list),
             other => panic!("a dump is one answer, not {other:?}"),
@@ -973,14 +1014,15 @@ impl Asked {
     fn of(command: &Command) -> Self {
         match command {
             Command::Join(joining) => Self::Join(joining.connection),
-            Command::Leave(member) => Self::Leave(*member),
-            Command::End(member) => Self::End(*member),
+            Command::Leave(member, _) => Self::Leave(*member),
+            Command::End(member, ..) => Self::End(*member),
             Command::Publish(member, stream) => {
                 Self::Publish(*member, stream.stream_id.to_string())
             }
             Command::Unpublish(member, _) => Self::Unpublish(*member),
             Command::Dump(member) => Self::Dump(*member),
             Command::Broadcast(..) => Self::Broadcast,
+            Command::Elapse | Command::Abandon => panic!("nobody is waited for here"),
         }
     }
 }
@@ -1119,11 +1161,11 @@ impl Model {
                 });
                 Some(Ok(()))
             }
-            Command::End(member) => {
+            Command::End(member, ..) => {
                 self.rows.retain(|row| row.member != *member);
                 None
             }
-            Command::Leave(member) => Some(self.own(*member).map(|own| {
+            Command::Leave(member, _) => Some(self.own(*member).map(|own| {
                 self.rows.remove(own);
             })),
             Command::Publish(member, stream) => Some(self.publish(*member, stream)),
@@ -1131,6 +1173,7 @@ impl Model {
             Command::Dump(member) | Command::Broadcast(member, _) => {
                 Some(self.own(*member).map(|_| ()))
             }
+            Command::Elapse | Command::Abandon => None,
         }
     }
 

@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 fn server(change: impl FnOnce(&mut meeting_server::settings::Session)) -> Server {
     Server::with(|settings| {
         settings.server.workers = 1;
+        // A loss shows at once.
+        settings.rooms.resume_window = Duration::ZERO;
         settings.session.send_queue = 64;
         settings.session.send_queue_bytes = 256 * 1024;
         settings.session.send_timeout = Duration::from_millis(500);

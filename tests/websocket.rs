@@ -508,7 +508,7 @@ fn what_stands_before_a_bad_frame_is_served_and_what_stands_behind_it_is_not() {
 
 #[test]
 fn a_clients_close_frame_is_echoed_with_its_code() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let mut watcher = server.join("room", "watcher");
     for code in [
         1000, 1001, 1002, 1003, 1007, 1011, 3000, 3999, 4000, 4900, 4999,
@@ -614,7 +614,7 @@ fn the_server_pings_within_ping_interval() {
 
 #[test]
 fn a_half_closed_socket_frees_the_member() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let (mut watcher, member) = pair(&server);
     member.stream.shutdown(Shutdown::Write).unwrap();
     sees_leave(&mut watcher, "half-closed");
@@ -623,7 +623,7 @@ fn a_half_closed_socket_frees_the_member() {
 
 #[test]
 fn a_socket_that_ends_within_a_frame_frees_the_member() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let (mut watcher, mut member) = pair(&server);
     member.write(&header(true, TEXT, 100));
     member.stream.shutdown(Shutdown::Write).unwrap();
@@ -632,7 +632,7 @@ fn a_socket_that_ends_within_a_frame_frees_the_member() {
 
 #[test]
 fn a_reset_socket_frees_the_member() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let (mut watcher, member) = pair(&server);
     socket2::SockRef::from(&member.stream)
         .set_linger(Some(Duration::ZERO))
@@ -644,7 +644,7 @@ fn a_reset_socket_frees_the_member() {
 
 #[test]
 fn requests_before_the_end_of_the_stream_take_effect() {
-    let server = Server::start();
+    let server = Server::without_resume();
     let (mut watcher, mut member) = pair(&server);
     for n in 0..10 {
         member.ask("broadcast", json!({"n": n}));
@@ -903,6 +903,7 @@ fn after_a_leave_the_join_timeout_starts_anew() {
 fn idle_timeout_is_for_the_silent_not_for_those_who_answer_pings() {
     let idle_timeout = Duration::from_millis(1500);
     let server = Server::with(|settings| {
+        settings.rooms.resume_window = Duration::ZERO;
         settings.session.idle_timeout = idle_timeout;
         settings.session.ping_interval = Duration::from_millis(100);
     });

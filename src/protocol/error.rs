@@ -98,6 +98,10 @@ impl ErrorType {
     }
 }
 
+/// The code of a client's close frame that gives the connection up and not the session. A browser
+/// cannot drop a socket without a close frame.
+pub const CONNECTION_GIVEN_UP: u16 = 4900;
+
 /// The code of a close frame that the server sends (RFC 6455 section 7.4, and the protocol's own
 /// from 4000 on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,7 @@
 //! What the server says unasked.
 //!
-//! A room's event is written once for all who receive it: everything but the receiver's own
-//! `session` is the same for all, and that has the same length for all, so even the frame header
-//! is. Receivers that understand event numbers get the number as `cseq`, the others 0: two texts
-//! at most.
+//! A room's event is written once for all who are sent it, now or when they come back: see
+//! [`EventFrame`].
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,10 +9,13 @@ use bytes::Bytes;
 
 use super::{
     error::ErrorType,
-    frame::TextFrame,
+    frame::{self, TextFrame},
     json::{write_number, write_string},
 };
-use crate::ids::{Device, Endpoint, SessionId, StreamId};
+use crate::{
+    census::{Counted, Object},
+    ids::{Device, Endpoint, SessionId, StreamId},
+};
 
 /// Who an event is about, with its JSON ready-made, since every broadcast repeats it.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,8 +88,8 @@ impl RoomEvent {
         }
     }
 
-    /// Writes the event, which happened at `at`, under `cseq`: the room's event number, or 0.
-    pub fn encode(&self, cseq: u64, at: Instant) -> EventFrame {
+    /// Writes the event, the room's `number`th, which happened at `at`.
+    pub fn encode(&self, number: u64, at: Instant) -> EventFrame {
         let (Self::Join(who)
         | Self::Leave(who)
         | Self::Publish(who, _)
@@ -96,23 +97,21 @@ impl RoomEvent {
         | Self::Broadcast(who, _)) = self;
         let extra = match self {
             Self::Broadcast(_, payload) => payload.0.len(),
-            _ => 0,
+            Self::Publish(_, stream) | Self::Unpublish(_, stream) => stream.as_str().len(),
+            Self::Join(_) | Self::Leave(_) => 0,
         };
-        let mut frame = TextFrame::with_capacity(160 + who.json.len() + extra);
-        let out = frame.payload();
-        out.extend_from_slice(b"{\"version\":0,\"cseq\":");
-        write_number(cseq, out);
+        let mut out = Vec::with_capacity(HEADS + 80 + who.json.len() + extra);
+        out.resize(HEADS, 0);
         out.extend_from_slice(b",\"event\":\"");
         out.extend_from_slice(self.name().as_bytes());
         out.extend_from_slice(b"\",\"session\":\"");
-        let session_from_payload = frame.payload_len();
-        let out = frame.payload();
+        let split = out.len();
         out.extend_from_slice(b"\",\"data\":{");
         match self {
-            Self::Join(_) => stat(who, "join", out),
-            Self::Leave(_) => stat(who, "leave", out),
-            Self::Publish(_, stream) => stream_stat(who, stream, "publish", out),
-            Self::Unpublish(_, stream) => stream_stat(who, stream, "unpublish", out),
+            Self::Join(_) => stat(who, "join", &mut out),
+            Self::Leave(_) => stat(who, "leave", &mut out),
+            Self::Publish(_, stream) => stream_stat(who, stream, "publish", &mut out),
+            Self::Unpublish(_, stream) => stream_stat(who, stream, "unpublish", &mut out),
             Self::Broadcast(_, payload) => {
                 out.extend_from_slice(b"\"source_endpoint\":{");
                 out.extend_from_slice(&who.json);
@@ -121,14 +120,7 @@ impl RoomEvent {
             }
         }
         out.extend_from_slice(b"}}");
-        let payload = frame.payload_len();
-        let bytes = frame.finish(SessionId::LEN);
-        let header = bytes.len() - payload;
-        EventFrame {
-            at,
-            split: header + session_from_payload,
-            bytes,
-        }
+        EventFrame::with_heads(out, split, number, at)
     }
 }
 
@@ -148,24 +140,59 @@ fn stream_stat(who: &Who, stream: &StreamId, stat: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// A room's event as one WebSocket frame with a gap for the receiver's session.
+/// Room for both heads of an event, see [`EventFrame`].
+const HEADS: usize = 2 * (frame::MAX_HEADER + CSEQ.len() + MAX_DIGITS);
+
+/// How every event begins.
+const CSEQ: &[u8] = b"{\"version\":0,\"cseq\":";
+
+/// The digits of the largest number.
+const MAX_DIGITS: usize = 20;
+
+/// A room's event as one WebSocket frame, written once for all who are sent it, now or in a
+/// replay.
+///
+/// Two things differ from receiver to receiver. `session` has the same length for all, so it is a
+/// gap in the text. The number does not, and with it the frame's header; so there are two heads,
+/// of which each receiver is sent one:
+///
+/// ```text
+/// … │ header {"version":0,"cseq":17 │ header {"version":0,"cseq":0 │ ,"event":…,"session":" ┆ ",…
+///   numbered                        plain                          tail                     split
+/// ```
 #[derive(Debug)]
 pub struct EventFrame {
-    bytes: Vec<u8>,
-    /// Where the session goes.
-    split: usize,
+    number: u64,
     at: Instant,
+    bytes: Vec<u8>,
+    /// Where each part begins; the heads stand at the end of the [`HEADS`] bytes kept for them.
+    numbered: u8,
+    plain: u8,
+    /// Where the session goes.
+    split: u32,
+    _counted: Counted,
 }
 
 impl EventFrame {
-    /// The frame's header and text up to the receiver's session.
-    pub fn before_session(&self) -> &[u8] {
-        &self.bytes[..self.split]
+    /// Puts the heads in front of a text whose first [`HEADS`] bytes are kept for them.
+    fn with_heads(mut bytes: Vec<u8>, split: usize, number: u64, at: Instant) -> Self {
+        let tail = bytes.len() - HEADS + SessionId::LEN;
+        let plain = prepend_head(&mut bytes[..HEADS], 0, tail);
+        let numbered = prepend_head(&mut bytes[..plain], number, tail);
+        Self {
+            number,
+            at,
+            bytes,
+            numbered: numbered as u8,
+            plain: plain as u8,
+            split: u32::try_from(split).expect("names are short"),
+            _counted: Counted::new(Object::Event),
+        }
     }
 
-    /// The rest of the text.
-    pub fn after_session(&self) -> &[u8] {
-        &self.bytes[self.split..]
+    /// The room's event number.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// When it happened.
@@ -173,10 +200,50 @@ impl EventFrame {
         self.at
     }
 
-    /// How many bytes a receiver gets.
-    pub fn size(&self) -> usize {
-        self.bytes.len() + SessionId::LEN
+    /// Hands its bytes to `to`, piece by piece: with its number as `cseq` for a receiver that
+    /// understands event numbers, with 0 for another.
+    pub fn pieces(&self, numbered: bool, session: &SessionId, mut to: impl FnMut(&[u8])) {
+        let split = self.split as usize;
+        if numbered {
+            to(&self.bytes[usize::from(self.numbered)..usize::from(self.plain)]);
+            to(&self.bytes[HEADS..split]);
+        } else {
+            to(&self.bytes[usize::from(self.plain)..split]);
+        }
+        to(session.as_bytes());
+        to(&self.bytes[split..]);
     }
+
+    /// How many bytes a receiver gets.
+    pub fn size(&self, numbered: bool) -> usize {
+        let head = if numbered {
+            self.plain - self.numbered
+        } else {
+            HEADS as u8 - self.plain
+        };
+        usize::from(head) + self.bytes.len() - HEADS + SessionId::LEN
+    }
+
+    /// How much memory it takes, about.
+    pub fn footprint(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity()
+    }
+}
+
+/// Writes a frame's header and text up to its `cseq` to the end of `before`; `tail` bytes follow.
+/// Where it begins.
+fn prepend_head(before: &mut [u8], cseq: u64, tail: usize) -> usize {
+    let mut text = [0; CSEQ.len() + MAX_DIGITS];
+    text[..CSEQ.len()].copy_from_slice(CSEQ);
+    let mut room = &mut text[CSEQ.len()..];
+    write_number(cseq, &mut room);
+    let len = CSEQ.len() + MAX_DIGITS - room.len();
+    let mut header = [0; frame::MAX_HEADER];
+    let header_len = frame::text_header(len + tail, &mut header);
+    let start = before.len() - len - header_len;
+    before[start..start + header_len].copy_from_slice(&header[..header_len]);
+    before[start + header_len..].copy_from_slice(&text[..len]);
+    start
 }
 
 /// An error event: it belongs to one connection, so its `cseq` is always 0. `session` is the
@@ -224,12 +291,14 @@ fn begin_error(session: Option<SessionId>, kind: ErrorType, message: &str) -> Te
 mod tests {
     use super::*;
 
+    /// What a receiver that understands numbers is sent, or, for the number 0, another one.
     fn text(event: &RoomEvent, cseq: u64, session: SessionId) -> String {
-        let frame = event.encode(cseq, Instant::now());
-        let mut bytes = frame.before_session().to_vec();
-        bytes.extend_from_slice(session.as_bytes());
-        bytes.extend_from_slice(frame.after_session());
-        assert_eq!(bytes.len(), frame.size());
+        let numbered = cseq > 0;
+        let number = if numbered { cseq } else { u64::MAX };
+        let frame = event.encode(number, Instant::now());
+        let mut bytes = Vec::new();
+        frame.pieces(numbered, &session, |piece| bytes.extend_from_slice(piece));
+        assert_eq!(bytes.len(), frame.size(numbered));
         let (header, len) = match bytes[1] {
             126 => (4, usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))),
             len => (2, usize::from(len)),
@@ -300,6 +369,32 @@ mod tests {
                 )
             )
         );
+    }
+
+    #[test]
+    fn a_frame_of_any_length_has_the_header_that_fits_for_both_heads() {
+        let who = Who::new(Endpoint::new("a").unwrap(), Device::default());
+        let session = SessionId::generate();
+        // Around the lengths at which the header grows, which the two heads reach at different
+        // payloads.
+        for len in (0..200).chain(65_300..65_500) {
+            let payload = format!("{{\"x\":\"{}\"}}", "x".repeat(len));
+            let event = RoomEvent::Broadcast(who.clone(), Payload(payload.clone().into()));
+            let frame = event.encode(u64::MAX, Instant::now());
+            for numbered in [false, true] {
+                let mut bytes = Vec::new();
+                frame.pieces(numbered, &session, |piece| bytes.extend_from_slice(piece));
+                let start = match bytes[1] {
+                    126 => 4,
+                    127 => 10,
+                    _ => 2,
+                };
+                let mut header = [0; frame::MAX_HEADER];
+                let header_len = frame::text_header(bytes.len() - start, &mut header);
+                assert_eq!(bytes[..start], header[..header_len]);
+                assert!(bytes.ends_with(format!("{payload}}}}}").as_bytes()));
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ const FIN: u8 = 0x80;
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
+/// The longest header of a frame that the server sends.
+pub const MAX_HEADER: usize = 10;
+
 /// A text frame under construction: write the payload behind the room kept for the header, then
 /// [`finish`](Self::finish).
 pub struct TextFrame(Vec<u8>);
@@ -42,8 +45,8 @@ impl TextFrame {
     /// though they are not here: the receiver's session, the shared list of a dump.
     pub fn finish(self, elsewhere: usize) -> Vec<u8> {
         let mut bytes = self.0;
-        let mut header = [0; 10];
-        let len = header_bytes(TEXT, bytes.len() - Self::ROOM + elsewhere, &mut header);
+        let mut header = [0; MAX_HEADER];
+        let len = text_header(bytes.len() - Self::ROOM + elsewhere, &mut header);
         let header = &header[..len];
         if len <= Self::ROOM {
             let start = Self::ROOM - len;
@@ -56,9 +59,9 @@ impl TextFrame {
     }
 }
 
-/// Writes a frame's header and says how long it is.
-fn header_bytes(opcode: u8, payload: usize, out: &mut [u8; 10]) -> usize {
-    out[0] = FIN | opcode;
+/// Writes a text frame's header and says how long it is.
+pub fn text_header(payload: usize, out: &mut [u8; MAX_HEADER]) -> usize {
+    out[0] = FIN | TEXT;
     if payload <= MAX_CONTROL_PAYLOAD {
         out[1] = payload as u8;
         2

@@ -6,7 +6,7 @@
 //! and a lone surrogate (`"\ud800"`, grammatical JSON that no string can hold) spoils only the
 //! member it stands in.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, io};
 
 use serde::{
     Deserialize, Deserializer,
@@ -241,7 +241,7 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends a number in decimal digits.
-pub fn write_number(value: u64, out: &mut Vec<u8>) {
+pub fn write_number(value: u64, out: &mut impl io::Write) {
     serde_json::to_writer(out, &value).expect("a number can be written to memory");
 }
 

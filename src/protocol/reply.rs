@@ -60,6 +60,8 @@ impl ReplyTo {
     /// {"version":0,"cseq":1,"err":0,"err_msg":"ok","data":{"session":"…","media_server":{},
     ///  "endpoint":"anna","last_event":3,"resumed":false}}
     /// ```
+    ///
+    /// One that goes on with an earlier session has `"resumed":true,"last_cseq":7` at its end.
     pub fn joined(&self, joined: &Joined<'_>) -> Vec<u8> {
         let mut frame = self.begin(0, "ok");
         let out = frame.payload();
@@ -71,7 +73,14 @@ impl ReplyTo {
         write_string(joined.endpoint.as_str(), out);
         out.extend_from_slice(b",\"last_event\":");
         write_number(joined.last_event, out);
-        out.extend_from_slice(b",\"resumed\":false}}");
+        match joined.resumed {
+            Some(last_cseq) => {
+                out.extend_from_slice(b",\"resumed\":true,\"last_cseq\":");
+                last_cseq.write(out);
+                out.extend_from_slice(b"}}");
+            }
+            None => out.extend_from_slice(b",\"resumed\":false}}"),
+        }
         frame.finish(0)
     }
 
@@ -125,7 +134,7 @@ pub const DUMP_END: &[u8] = b"}}";
 
 /// What the answer to channel.join says.
 pub struct Joined<'a> {
-    /// The new session.
+    /// The session.
     pub session: SessionId,
     /// The addresses for webrtc, a JSON object.
     pub media_server: &'a str,
@@ -133,6 +142,9 @@ pub struct Joined<'a> {
     pub endpoint: &'a Endpoint,
     /// The room's event number, this join's own event included.
     pub last_event: u64,
+    /// For one that goes on with an earlier session: the last request of that which got past the
+    /// check of its session.
+    pub resumed: Option<Cseq>,
 }
 
 #[cfg(test)]
@@ -180,17 +192,23 @@ mod tests {
             r#"{"version":0,"cseq":1,"err":0,"err_msg":"ok","data":{"endpoint_list":[]}}"#
         );
         let session = SessionId::generate();
-        assert_eq!(
-            text(&to("1", None).joined(&Joined {
-                session,
-                media_server: "{}",
-                endpoint: &Endpoint::new("a").unwrap(),
-                last_event: 1,
-            })),
-            format!(
-                r#"{{"version":0,"cseq":1,"err":0,"err_msg":"ok","data":{{"session":"{}","media_server":{{}},"endpoint":"a","last_event":1,"resumed":false}}}}"#,
-                session.as_str()
-            )
-        );
+        for (resumed, end) in [
+            (None, r#""resumed":false"#),
+            (Cseq::from_json("-7"), r#""resumed":true,"last_cseq":-7"#),
+        ] {
+            assert_eq!(
+                text(&to("1", None).joined(&Joined {
+                    session,
+                    media_server: "{}",
+                    endpoint: &Endpoint::new("a").unwrap(),
+                    last_event: 1,
+                    resumed,
+                })),
+                format!(
+                    r#"{{"version":0,"cseq":1,"err":0,"err_msg":"ok","data":{{"session":"{}","media_server":{{}},"endpoint":"a","last_event":1,{end}}}}}"#,
+                    session.as_str()
+                )
+            );
+        }
     }
 }

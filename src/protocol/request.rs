@@ -15,7 +15,9 @@ use super::{
     method::Method,
     reply::ReplyTo,
 };
-use crate::ids::{App, Channel, Codec, Device, Endpoint, IdentifierError, RoomName, StreamId};
+use crate::ids::{
+    App, Channel, ClaimedSession, Codec, Device, Endpoint, IdentifierError, RoomName, StreamId,
+};
 
 /// What every request has, whatever its method.
 ///
@@ -145,7 +147,9 @@ impl<'a> Envelope<'a> {
     /// A 400 where `data` has not the shape that the method wants.
     pub fn request(&self) -> Result<Request, Refusal> {
         let action = match self.method {
-            Method::Join => return JoinRequest::read(self.data).map(Request::Join),
+            Method::Join => {
+                return JoinRequest::read(self.data, &self.session).map(Request::Join);
+            }
             Method::Leave => {
                 self.nothing()?;
                 Action::Leave
@@ -258,10 +262,12 @@ pub struct JoinRequest {
     pub device: Option<Device>,
     /// Present where the client understands event numbers: the last one it knows.
     pub last_event: Option<u64>,
+    /// The session with which it would go on: the `session` of the envelope.
+    pub session: Option<ClaimedSession>,
 }
 
 impl JoinRequest {
-    fn read(data: Option<&RawValue>) -> Result<Self, Refusal> {
+    fn read(data: Option<&RawValue>, session: &str) -> Result<Self, Refusal> {
         const NAMES: [&str; 7] = [
             "app",
             "channel",
@@ -295,6 +301,7 @@ impl JoinRequest {
             role,
             device,
             last_event,
+            session: ClaimedSession::new(session),
         })
     }
 }

@@ -76,6 +76,11 @@ impl<R> Directory<R> {
         self.rooms.get(id).map(|entry| &entry.room)
     }
 
+    /// All rooms.
+    pub fn rooms(&self) -> impl Iterator<Item = &R> {
+        self.rooms.values().map(|entry| &entry.room)
+    }
+
     /// The room reports that it is empty after `joins` joins. `true`: it is gone. `false`: more
     /// are on their way to it.
     pub fn emptied(&mut self, id: RoomId, joins: u64) -> bool {

@@ -1,23 +1,28 @@
 //! One who is in a room.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use crate::{
+    clock::Millis,
+    ending::Ending,
     ids::{ConnectionId, MemberId, SessionId},
+    progress::Progress,
     protocol::{
         event::Who,
         request::{Role, Stream},
     },
 };
 
-/// One who is in the room.
+/// One who is in the room, on a connection or waited for.
 #[derive(Debug)]
 pub struct Member {
     /// Its place in the order of joins.
     pub id: MemberId,
-    /// Where it is reached.
-    pub connection: ConnectionId,
-    /// Whether its join carried `last_event`: its events then carry their number.
+    /// Whether it can be reached.
+    pub presence: Presence,
+    /// The number of its own join: what came before was never meant for it.
+    pub joined: u64,
+    /// Whether it understands event numbers: its events then carry their number.
     pub numbered: bool,
     /// What it is in the room for.
     pub role: Role,
@@ -27,4 +32,30 @@ pub struct Member {
     pub who: Arc<Who>,
     /// What it publishes. One stream at most.
     pub stream: Option<Box<Stream>>,
+    /// How far it has got on its present connection, or had on its last.
+    pub progress: Rc<Progress>,
+}
+
+/// Whether a member can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Over this connection.
+    Attached(ConnectionId),
+    /// Its connection was lost. For a while it is a member like any other, and may come back.
+    Detached {
+        /// When it was lost.
+        since: Millis,
+        /// Of what.
+        why: Ending,
+    },
+}
+
+impl Member {
+    /// The connection over which it is reached.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self.presence {
+            Presence::Attached(connection) => Some(connection),
+            Presence::Detached { .. } => None,
+        }
+    }
 }

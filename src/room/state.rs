@@ -3,18 +3,50 @@
 //! A [`Command`] goes in, [`Output`]s come out in the order in which they are to be sent. What
 //! the room says has one order for all members, and an event's number is its place in it: a
 //! channel.dump answer is exactly the state between the outputs before and after it.
+//!
+//! A member whose connection is lost stays, detached, for `resume_window`: nobody is told, and
+//! what it needs of the room's events is kept ([`history`](super::history)) until it comes back
+//! with its session, or the time is over.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
-    ids::{ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
+    clock::Millis,
+    ending::Ending,
+    ids::{ClaimedSession, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
+    progress::Progress,
     protocol::{
+        cseq::Cseq,
         error::{ErrorCode, Refusal},
-        event::{Payload, RoomEvent, Who},
+        event::{EventFrame, Payload, RoomEvent, Who},
         request::{Role, Stream},
     },
-    room::{member::Member, roster},
+    room::{
+        history::{self, History},
+        member::{Member, Presence},
+        roster,
+    },
 };
+
+/// What an operator has decided about rooms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// How many members there may be; 0: any number.
+    pub max_members: usize,
+    /// How long a lost member is waited for; 0: not at all.
+    pub resume_window: Millis,
+    /// How much is kept for those who come back.
+    pub history: history::Bounds,
+}
+
+/// When a command is carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the thread's clock, which decides what is over.
+    pub now: Millis,
+    /// By the system's, from which delays are reckoned.
+    pub at: Instant,
+}
 
 /// What a join brings along.
 #[derive(Debug)]
@@ -23,14 +55,27 @@ pub struct Joining {
     pub connection: ConnectionId,
     /// Its new session.
     pub session: SessionId,
-    /// Its endpoint.
+    /// Its endpoint; one that the server has made where the join names none.
     pub endpoint: Endpoint,
     /// Its device.
     pub device: Device,
     /// Its role.
     pub role: Role,
-    /// Whether it understands event numbers.
-    pub numbered: bool,
+    /// The number of the last event that it knows, where it understands event numbers.
+    pub last_event: Option<u64>,
+    /// The number of the request.
+    pub cseq: Cseq,
+    /// The session with which it would go on.
+    pub resume: Option<Resume>,
+}
+
+/// What a join says of an earlier session.
+#[derive(Clone, Copy, Debug)]
+pub struct Resume {
+    /// The session.
+    pub session: ClaimedSession,
+    /// Whether the join names an endpoint; the session's must then be the same.
+    pub endpoint_named: bool,
 }
 
 /// Everything that can happen to a room.
@@ -38,10 +83,10 @@ pub struct Joining {
 pub enum Command {
     /// channel.join
     Join(Joining),
-    /// channel.leave
-    Leave(MemberId),
-    /// The member's session ended without a request: closed, lost, whatever.
-    End(MemberId),
+    /// channel.leave, over this connection
+    Leave(MemberId, ConnectionId),
+    /// The member's connection has ended, for this reason.
+    End(MemberId, ConnectionId, Ending),
     /// stream.add
     Publish(MemberId, Stream),
     /// stream.delete
@@ -50,40 +95,60 @@ pub enum Command {
     Dump(MemberId),
     /// broadcast
     Broadcast(MemberId, Payload),
+    /// Nothing, but that time has passed.
+    Elapse,
+    /// Nobody is waited for any more.
+    Abandon,
 }
 
 /// What is to be sent, and to whom.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Output {
     /// To the one who asked.
     Answer(Result<Answer, Refusal>),
-    /// To all members that there are after the command, but one.
+    /// To all attached members that there are after the command, but one.
     Event {
-        /// The room's event number.
-        number: u64,
         /// What happened.
         event: RoomEvent,
+        /// The same as it is sent.
+        frame: Rc<EventFrame>,
         /// Who caused it, where that member is in the room.
         except: Option<MemberId>,
+        /// The session of the member that it is about.
+        session: SessionId,
     },
-    /// The connection whose member was put out by a newer connection of its endpoint.
-    Replaced(ConnectionId),
-}
-
-/// A request that was granted.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// channel.join: the new member, and the room's event number with this join counted.
-    Joined {
-        /// Who it is from now on.
-        member: MemberId,
+    /// To the one who asked, behind the answer: what it has missed, in order.
+    Replay {
+        /// Whether it understands event numbers.
+        numbered: bool,
+        /// The events.
+        events: Vec<Rc<EventFrame>>,
+    },
+    /// This connection is its member's no more.
+    Unseated {
+        /// The connection.
+        connection: ConnectionId,
+        /// [`Ending::Replaced`] or [`Ending::TakenOver`].
+        why: Ending,
+    },
+    /// A member that was waited for is one no more.
+    Departed {
         /// Its session.
         session: SessionId,
         /// Its names.
         who: Arc<Who>,
-        /// The number of its own join event.
-        last_event: u64,
+        /// Why its connection was lost; [`Ending::Replaced`] where its endpoint has joined anew.
+        why: Ending,
+        /// For how long it was waited for.
+        away: Millis,
     },
+}
+
+/// A request that was granted.
+#[derive(Debug)]
+pub enum Answer {
+    /// channel.join
+    Joined(Joined),
     /// channel.leave
     Left,
     /// stream.add, stream.delete, broadcast
@@ -92,14 +157,49 @@ pub enum Answer {
     Dump(Rc<[u8]>),
 }
 
+/// Who one is from now on.
+#[derive(Debug)]
+pub struct Joined {
+    /// The member.
+    pub member: MemberId,
+    /// Its session.
+    pub session: SessionId,
+    /// Its names.
+    pub who: Arc<Who>,
+    /// The room's event number now, an own join event included.
+    pub last_event: u64,
+    /// Where its connection writes down how far it has got.
+    pub progress: Rc<Progress>,
+    /// What came of the session that it named.
+    pub resumption: Resumption,
+}
+
+/// What came of the session with which a join would go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// It named none.
+    Unasked,
+    /// It is an ordinary join: the session is not known here, belongs to another endpoint, or has
+    /// missed more than is kept.
+    Failed,
+    /// The member has come back.
+    Resumed {
+        /// Its last request before.
+        last_cseq: Cseq,
+        /// How long it was without a connection; `None`: it had one until now.
+        away: Option<Millis>,
+        /// How many events it has missed.
+        missed: usize,
+    },
+}
+
 /// A room: its members and their streams.
 #[derive(Debug, Default)]
 pub struct RoomState {
-    /// How many members there may be; 0: any number.
-    max_members: usize,
-    /// In join order, which is the order of their ids: found by binary search. Endpoints and
-    /// streams are looked for one by one: both happen only where every member is about to be
-    /// sent an event anyway.
+    rules: Rules,
+    /// In join order, which is the order of their ids: found by binary search. Endpoints, streams
+    /// and sessions are looked for one by one: that happens only where every member is about to
+    /// be sent an event anyway, or where one comes back.
     members: Vec<Member>,
     /// How many members there have been.
     joins: u64,
@@ -107,29 +207,46 @@ pub struct RoomState {
     last_event: u64,
     /// How many members publish.
     streams: usize,
+    /// How many members are detached.
+    detached: usize,
+    /// How many times a member became that.
+    losses: u64,
+    /// When the first of them may be over its time; never too late.
+    first_due: Option<Millis>,
+    history: History,
     /// The answer to channel.dump while it is true.
     roster: Option<Rc<[u8]>>,
 }
 
 impl RoomState {
-    /// A room in which there may be so many members; 0: any number.
-    pub fn with_max_members(max_members: usize) -> Self {
+    /// An empty room with these rules.
+    pub fn new(rules: Rules) -> Self {
         Self {
-            max_members,
+            rules,
+            history: History::new(rules.history),
             ..Self::default()
         }
     }
 
     /// Does what `command` asks and appends to `out` what is to be sent.
-    pub fn apply(&mut self, command: Command, out: &mut Vec<Output>) {
+    pub fn apply(&mut self, command: Command, moment: Moment, out: &mut Vec<Output>) {
+        let mut doing = Doing { moment, out };
+        if self.first_due.is_some_and(|due| due <= moment.now) {
+            self.abandon(moment.now, &mut doing);
+        }
         match command {
-            Command::Join(joining) => self.join(joining, out),
-            Command::Leave(member) => self.leave(member, out),
-            Command::End(member) => self.end(member, out),
-            Command::Publish(member, stream) => self.publish(member, stream, out),
-            Command::Unpublish(member, stream_id) => self.unpublish(member, &stream_id, out),
-            Command::Dump(member) => self.dump(member, out),
-            Command::Broadcast(member, payload) => self.broadcast(member, payload, out),
+            Command::Join(joining) => self.join(joining, &mut doing),
+            Command::Leave(member, over) => self.leave(member, over, &mut doing),
+            Command::End(member, over, why) => self.end(member, over, why, &mut doing),
+            Command::Publish(member, stream) => self.publish(member, stream, &mut doing),
+            Command::Unpublish(member, stream_id) => self.unpublish(member, &stream_id, &mut doing),
+            Command::Dump(member) => self.dump(member, &mut doing),
+            Command::Broadcast(member, payload) => self.broadcast(member, payload, &mut doing),
+            Command::Elapse => {
+                self.history.expire(moment.now);
+                self.history.shrink();
+            }
+            Command::Abandon => self.abandon(Millis::MAX, &mut doing),
         }
     }
 
@@ -143,6 +260,11 @@ impl RoomState {
         self.position(id).map(|at| &self.members[at])
     }
 
+    /// The member whose session this is.
+    pub fn member_of(&self, session: &ClaimedSession) -> Option<&Member> {
+        self.members.iter().find(|m| session.is(&m.session))
+    }
+
     /// How many members there have been in all.
     pub fn joins(&self) -> u64 {
         self.joins
@@ -153,86 +275,218 @@ impl RoomState {
         self.streams
     }
 
+    /// Whether nobody who is there can be reached.
+    pub fn is_deserted(&self) -> bool {
+        self.detached == self.members.len()
+    }
+
+    /// How many members are waited for.
+    pub fn detached(&self) -> usize {
+        self.detached
+    }
+
+    /// How many times a member's connection was lost and the member waited for.
+    pub fn losses(&self) -> u64 {
+        self.losses
+    }
+
     /// The number of the last event.
     pub fn last_event(&self) -> u64 {
         self.last_event
     }
 
-    /// Whether nobody is there.
+    /// What is kept for those who come back.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Whether nobody is there, nor waited for.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    fn join(&mut self, joining: Joining, out: &mut Vec<Output>) {
+    /// When [`Command::Elapse`] has something to do: a member that is over its time, events to forget.
+    pub fn due(&self) -> Option<Millis> {
+        // Events may be a little too old: they go in one sweep, not one by one.
+        let slack = self.rules.history.age / 8;
+        let expires = self.history.expires().map(|at| at.saturating_add(slack));
+        self.first_due.into_iter().chain(expires).min()
+    }
+
+    fn join(&mut self, joining: Joining, doing: &mut Doing<'_>) {
+        if let Some((at, after)) = self.resumable(&joining) {
+            return self.resume(at, after, &joining, doing);
+        }
         let older = self
             .members
             .iter()
             .position(|m| *m.who.endpoint() == joining.endpoint);
         // Who takes a place that is taken already needs no further one.
-        let full = self.max_members > 0 && self.members.len() >= self.max_members;
+        let max_members = self.rules.max_members;
+        let full = max_members > 0 && self.members.len() >= max_members;
         if full && older.is_none() {
-            return refuse(
-                Refusal::new(ErrorCode::Unavailable, "the room is full"),
-                out,
-            );
+            let full = Refusal::new(ErrorCode::Unavailable, "the room is full");
+            return doing.refuse(full);
         }
         self.joins += 1;
         let member = MemberId(self.joins);
         if let Some(at) = older {
             // After a network change the newest connection is the live one. The newcomer sees
             // nothing of this: no event comes before the answer to its join.
-            let older = self.remove(at, Some(member), out);
-            out.push(Output::Replaced(older.connection));
+            let older = self.remove(at, Some(member), doing);
+            match older.presence {
+                Presence::Attached(connection) => doing.unseated(connection, Ending::Replaced),
+                Presence::Detached { since, .. } => {
+                    doing.departed(&older, Ending::Replaced, since);
+                }
+            }
         }
+        let resumption = match joining.resume {
+            Some(_) => Resumption::Failed,
+            None => Resumption::Unasked,
+        };
         let session = joining.session;
         let who = Who::new(joining.endpoint, joining.device);
+        let last_event = self.last_event + 1;
+        let progress = Rc::new(Progress::new(last_event, joining.cseq));
         self.members.push(Member {
             id: member,
-            connection: joining.connection,
-            numbered: joining.numbered,
+            presence: Presence::Attached(joining.connection),
+            joined: last_event,
+            numbered: joining.last_event.is_some(),
             role: joining.role,
             session,
             who: who.clone(),
             stream: None,
+            progress: progress.clone(),
         });
-        let last_event = self.last_event + 1;
-        out.push(Output::Answer(Ok(Answer::Joined {
+        doing.answer(Answer::Joined(Joined {
             member,
             session,
             who: who.clone(),
             last_event,
-        })));
-        self.changed(RoomEvent::Join(who), Some(member), out);
+            progress,
+            resumption,
+        }));
+        self.changed(RoomEvent::Join(who), session, Some(member), doing);
     }
 
-    fn leave(&mut self, member: MemberId, out: &mut Vec<Output>) {
-        let Some(at) = self.position(member) else {
-            return refuse(Refusal::no_such_session(), out);
+    /// The member that this join goes on as, and the number behind which it is to be told all
+    /// that it needs. `None`: it is an ordinary join.
+    fn resumable(&self, joining: &Joining) -> Option<(usize, u64)> {
+        let resume = joining.resume.as_ref()?;
+        let at = self
+            .members
+            .iter()
+            .position(|m| resume.session.is(&m.session))?;
+        let member = &self.members[at];
+        if resume.endpoint_named && joining.endpoint != *member.who.endpoint() {
+            return None;
+        }
+        let known = joining.last_event;
+        let after = known.unwrap_or_else(|| member.progress.sent_up_to());
+        let after = after.max(member.joined);
+        let has_all = after <= self.last_event && !self.history.lacks(member.id, after);
+        has_all.then_some((at, after))
+    }
+
+    fn resume(&mut self, at: usize, after: u64, joining: &Joining, doing: &mut Doing<'_>) {
+        let member = &mut self.members[at];
+        let attached = Presence::Attached(joining.connection);
+        let away = match std::mem::replace(&mut member.presence, attached) {
+            Presence::Attached(old) => {
+                // It only looked alive. Nobody else is told.
+                doing.unseated(old, Ending::TakenOver);
+                None
+            }
+            Presence::Detached { since, .. } => {
+                self.detached -= 1;
+                Some(doing.moment.now.saturating_sub(since))
+            }
         };
-        self.remove(at, None, out);
-        out.push(Output::Answer(Ok(Answer::Left)));
+        member.numbered |= joining.last_event.is_some();
+        let events: Vec<_> = self.history.after(after, member.id).cloned().collect();
+        let last_cseq = member.progress.last_cseq();
+        member.progress = Rc::new(Progress::new(after, last_cseq));
+        doing.answer(Answer::Joined(Joined {
+            member: member.id,
+            session: member.session,
+            who: member.who.clone(),
+            last_event: self.last_event,
+            progress: member.progress.clone(),
+            resumption: Resumption::Resumed {
+                last_cseq,
+                away,
+                missed: events.len(),
+            },
+        }));
+        doing.out.push(Output::Replay {
+            numbered: member.numbered,
+            events,
+        });
     }
 
-    fn end(&mut self, member: MemberId, out: &mut Vec<Output>) {
-        if let Some(at) = self.position(member) {
-            self.remove(at, None, out);
+    /// A late farewell of an old connection does not unseat the member that goes on over another.
+    fn leave(&mut self, member: MemberId, over: ConnectionId, doing: &mut Doing<'_>) {
+        let Some(at) = self.seat(member, over) else {
+            return doing.refuse(Refusal::no_such_session());
+        };
+        self.remove(at, None, doing);
+        doing.answer(Answer::Left);
+    }
+
+    fn end(&mut self, member: MemberId, over: ConnectionId, why: Ending, doing: &mut Doing<'_>) {
+        let Some(at) = self.seat(member, over) else {
+            return;
+        };
+        let now = doing.moment.now;
+        if why.is_loss() && self.rules.resume_window > 0 {
+            self.members[at].presence = Presence::Detached { since: now, why };
+            self.detached += 1;
+            self.losses += 1;
+            let due = now.saturating_add(self.rules.resume_window);
+            self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
+        } else {
+            self.remove(at, None, doing);
         }
     }
 
-    fn publish(&mut self, member: MemberId, stream: Stream, out: &mut Vec<Output>) {
+    /// Whoever is waited for no longer than until `until` leaves now.
+    fn abandon(&mut self, until: Millis, doing: &mut Doing<'_>) {
+        let window = self.rules.resume_window;
+        let detached = |member: &Member| match member.presence {
+            Presence::Detached { since, why } => Some((since, why)),
+            Presence::Attached(_) => None,
+        };
+        let mut at = 0;
+        while at < self.members.len() {
+            match detached(&self.members[at]) {
+                Some((since, why)) if since.saturating_add(window) <= until => {
+                    let member = self.remove(at, None, doing);
+                    doing.departed(&member, why, since);
+                }
+                _ => at += 1,
+            }
+        }
+        self.first_due = self
+            .members
+            .iter()
+            .filter_map(detached)
+            .map(|(since, _)| since.saturating_add(window))
+            .min();
+    }
+
+    fn publish(&mut self, member: MemberId, stream: Stream, doing: &mut Doing<'_>) {
         let Some(at) = self.position(member) else {
-            return refuse(Refusal::no_such_session(), out);
+            return doing.refuse(Refusal::no_such_session());
         };
         if let Some(present) = &self.members[at].stream
             && present.stream_id != stream.stream_id
         {
-            return refuse(
-                Refusal::new(
-                    ErrorCode::Conflict,
-                    "this endpoint publishes another stream; stream.delete it first",
-                ),
-                out,
-            );
+            return doing.refuse(Refusal::new(
+                ErrorCode::Conflict,
+                "this endpoint publishes another stream; stream.delete it first",
+            ));
         }
         let taken = self.members.iter().any(|m| {
             m.id != member
@@ -241,27 +495,25 @@ impl RoomState {
                     .is_some_and(|s| s.stream_id == stream.stream_id)
         });
         if taken {
-            return refuse(
-                Refusal::new(
-                    ErrorCode::Conflict,
-                    "another endpoint of this room publishes this stream_id; choose another",
-                ),
-                out,
-            );
+            return doing.refuse(Refusal::new(
+                ErrorCode::Conflict,
+                "another endpoint of this room publishes this stream_id; choose another",
+            ));
         }
         let stream_id = stream.stream_id.clone();
         let before = self.members[at].stream.replace(Box::new(stream));
         self.streams += usize::from(before.is_none());
-        let who = self.members[at].who.clone();
-        out.push(Output::Answer(Ok(Answer::Done)));
+        let (who, session) = (self.members[at].who.clone(), self.members[at].session);
+        doing.answer(Answer::Done);
         // The same stream again is announced again: the media was pushed anew, so everybody has
         // to subscribe anew.
-        self.changed(RoomEvent::Publish(who, stream_id), Some(member), out);
+        let event = RoomEvent::Publish(who, stream_id);
+        self.changed(event, session, Some(member), doing);
     }
 
-    fn unpublish(&mut self, member: MemberId, stream_id: &StreamId, out: &mut Vec<Output>) {
+    fn unpublish(&mut self, member: MemberId, stream_id: &StreamId, doing: &mut Doing<'_>) {
         let Some(at) = self.position(member) else {
-            return refuse(Refusal::no_such_session(), out);
+            return doing.refuse(Refusal::no_such_session());
         };
         let publisher = &mut self.members[at];
         if publisher
@@ -269,76 +521,137 @@ impl RoomState {
             .take_if(|s| s.stream_id == *stream_id)
             .is_none()
         {
-            return refuse(
-                Refusal::new(
-                    ErrorCode::NotFound,
-                    "this endpoint does not publish this stream_id",
-                ),
-                out,
-            );
+            return doing.refuse(Refusal::new(
+                ErrorCode::NotFound,
+                "this endpoint does not publish this stream_id",
+            ));
         }
-        let who = publisher.who.clone();
+        let event = RoomEvent::Unpublish(publisher.who.clone(), stream_id.clone());
+        let session = publisher.session;
         self.streams -= 1;
-        out.push(Output::Answer(Ok(Answer::Done)));
-        self.changed(
-            RoomEvent::Unpublish(who, stream_id.clone()),
-            Some(member),
-            out,
-        );
+        doing.answer(Answer::Done);
+        self.changed(event, session, Some(member), doing);
     }
 
-    fn dump(&mut self, member: MemberId, out: &mut Vec<Output>) {
+    fn dump(&mut self, member: MemberId, doing: &mut Doing<'_>) {
         if self.position(member).is_none() {
-            return refuse(Refusal::no_such_session(), out);
+            return doing.refuse(Refusal::no_such_session());
         }
         let list = self
             .roster
             .get_or_insert_with(|| roster::encode(&self.members).into());
-        out.push(Output::Answer(Ok(Answer::Dump(list.clone()))));
+        let list = list.clone();
+        doing.answer(Answer::Dump(list));
     }
 
-    fn broadcast(&mut self, member: MemberId, payload: Payload, out: &mut Vec<Output>) {
+    fn broadcast(&mut self, member: MemberId, payload: Payload, doing: &mut Doing<'_>) {
         let Some(at) = self.position(member) else {
-            return refuse(Refusal::no_such_session(), out);
+            return doing.refuse(Refusal::no_such_session());
         };
-        let who = self.members[at].who.clone();
-        out.push(Output::Answer(Ok(Answer::Done)));
-        self.announce(RoomEvent::Broadcast(who, payload), Some(member), out);
+        let (who, session) = (self.members[at].who.clone(), self.members[at].session);
+        doing.answer(Answer::Done);
+        let event = RoomEvent::Broadcast(who, payload);
+        self.announce(event, session, Some(member), doing);
     }
 
     /// Takes a member out: unpublish before leave, both for all who stay.
-    fn remove(&mut self, at: usize, except: Option<MemberId>, out: &mut Vec<Output>) -> Member {
+    fn remove(&mut self, at: usize, except: Option<MemberId>, doing: &mut Doing<'_>) -> Member {
         let mut member = self.members.remove(at);
+        self.detached -= usize::from(member.connection().is_none());
         if let Some(stream) = member.stream.take() {
             self.streams -= 1;
             let event = RoomEvent::Unpublish(member.who.clone(), stream.stream_id);
-            self.changed(event, except, out);
+            self.changed(event, member.session, except, doing);
         }
-        self.changed(RoomEvent::Leave(member.who.clone()), except, out);
+        let event = RoomEvent::Leave(member.who.clone());
+        self.changed(event, member.session, except, doing);
+        self.forget();
         member
     }
 
+    /// Forgets the events that no present member needs, now that there is one less.
+    fn forget(&mut self) {
+        match self.members.as_slice() {
+            [] => self.history.forget_up_to(self.last_event),
+            [first, others @ ..] => {
+                self.history.forget_up_to(first.joined);
+                if others.is_empty() {
+                    self.history.keep_for(first.id);
+                }
+            }
+        }
+    }
+
     /// Announces something that a dump shows.
-    fn changed(&mut self, event: RoomEvent, except: Option<MemberId>, out: &mut Vec<Output>) {
+    fn changed(
+        &mut self,
+        event: RoomEvent,
+        session: SessionId,
+        except: Option<MemberId>,
+        doing: &mut Doing<'_>,
+    ) {
         self.roster = None;
-        self.announce(event, except, out);
+        self.announce(event, session, except, doing);
     }
 
     /// An event is counted even where nobody is there to see it.
-    fn announce(&mut self, event: RoomEvent, except: Option<MemberId>, out: &mut Vec<Output>) {
+    fn announce(
+        &mut self,
+        event: RoomEvent,
+        session: SessionId,
+        except: Option<MemberId>,
+        doing: &mut Doing<'_>,
+    ) {
         self.last_event += 1;
-        out.push(Output::Event {
-            number: self.last_event,
+        let frame = Rc::new(event.encode(self.last_event, doing.moment.at));
+        if self.history.is_kept() && self.members.iter().any(|m| Some(m.id) != except) {
+            self.history.push(frame.clone(), except, doing.moment.now);
+        }
+        doing.out.push(Output::Event {
             event,
+            frame,
             except,
+            session,
         });
     }
 
     fn position(&self, id: MemberId) -> Option<usize> {
         self.members.binary_search_by_key(&id, |m| m.id).ok()
     }
+
+    /// Where the member stands, if it is reached over this connection.
+    fn seat(&self, id: MemberId, connection: ConnectionId) -> Option<usize> {
+        self.position(id)
+            .filter(|at| self.members[*at].presence == Presence::Attached(connection))
+    }
 }
 
-fn refuse(refusal: Refusal, out: &mut Vec<Output>) {
-    out.push(Output::Answer(Err(refusal)));
+/// A command that is being carried out.
+struct Doing<'a> {
+    moment: Moment,
+    out: &'a mut Vec<Output>,
+}
+
+impl Doing<'_> {
+    fn answer(&mut self, answer: Answer) {
+        self.out.push(Output::Answer(Ok(answer)));
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.out.push(Output::Answer(Err(refusal)));
+    }
+
+    fn unseated(&mut self, connection: ConnectionId, why: Ending) {
+        self.out.push(Output::Unseated { connection, why });
+    }
+
+    /// `member`, which was waited for `since` then, is one no more.
+    fn departed(&mut self, member: &Member, why: Ending, since: Millis) {
+        self.out.push(Output::Departed {
+            session: member.session,
+            who: member.who.clone(),
+            why,
+            away: self.moment.now.saturating_sub(since),
+        });
+    }
 }

@@ -41,6 +41,11 @@ impl Server {
         Self::with(|_| {})
     }
 
+    /// The same, but that a loss is a leave.
+    pub fn without_resume() -> Self {
+        Self::with(|settings| settings.rooms.resume_window = Duration::ZERO)
+    }
+
     /// With settings of its own.
     pub fn with(change: impl FnOnce(&mut Settings)) -> Self {
         watch_for_errors();

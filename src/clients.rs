@@ -145,6 +145,11 @@ impl Clients {
         &self.shared
     }
 
+    /// The thread's time.
+    pub fn now(&self) -> Millis {
+        self.shared.now.get()
+    }
+
     /// Takes a client in.
     pub fn insert(&self, client: Client) -> Rc<Client> {
         let client = Rc::new(client);

@@ -170,13 +170,22 @@ impl RoomActor {
         }
     }
 
-    /// Applies a command and sends what comes of it; the answer, if there is one, to `asker`.
+    /// Carries out a command; the answer, if there is one, goes to `asker`.
     fn apply(&mut self, command: Command, asker: Option<Ticket>, ctx: &Context<Self>) {
+        if self.state.is_overdue(clients::with(Clients::now)) {
+            // The alarm is about to go off.
+            self.carry_out(Command::Elapse, None, ctx);
+        }
+        self.carry_out(command, asker, ctx);
+    }
+
+    /// Applies a command and sends what comes of it.
+    fn carry_out(&mut self, command: Command, asker: Option<Ticket>, ctx: &Context<Self>) {
         let mut outputs = std::mem::take(&mut self.outputs);
         clients::with(|clients| {
             let shared = clients.shared();
             let moment = Moment {
-                now: shared.now.get(),
+                now: clients.now(),
                 at: Instant::now(),
             };
             let before = Size::of(&self.state);

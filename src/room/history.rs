@@ -108,6 +108,7 @@ impl History {
         {
             self.drop_first();
         }
+        self.shrink();
     }
 
     fn drop_first(&mut self) {
@@ -117,19 +118,12 @@ impl History {
         }
     }
 
-    /// Nobody needs the events up to this number any more.
-    pub fn forget_up_to(&mut self, number: u64) {
-        while let Some(first) = self.kept.pop_front_if(|first| first.number <= number) {
-            self.bytes -= first.frame.footprint();
-        }
-        self.shrink();
-    }
-
-    /// Nobody but `member` is there to need anything.
-    pub fn keep_for(&mut self, member: MemberId) {
+    /// Forgets the events that nobody needs any more; `needed` is told an event's number and who
+    /// caused it.
+    pub fn retain(&mut self, needed: impl Fn(u64, Option<MemberId>) -> bool) {
         let bytes = &mut self.bytes;
         self.kept.retain(|kept| {
-            let needed = kept.cause != Some(member);
+            let needed = needed(kept.number, kept.cause);
             if !needed {
                 *bytes -= kept.frame.footprint();
             }
@@ -139,7 +133,7 @@ impl History {
     }
 
     /// Gives back memory that a burst has taken.
-    pub fn shrink(&mut self) {
+    fn shrink(&mut self) {
         if self.kept.capacity() > 2 * self.kept.len() + SPARE {
             self.kept.shrink_to_fit();
         }

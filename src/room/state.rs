@@ -214,6 +214,8 @@ pub struct RoomState {
     /// When the first of them may be over its time; never too late.
     first_due: Option<Millis>,
     history: History,
+    /// One of those has left who decide what is needed, see [`is_needed`].
+    needs_changed: bool,
     /// The answer to channel.dump while it is true.
     roster: Option<Rc<[u8]>>,
 }
@@ -228,12 +230,12 @@ impl RoomState {
         }
     }
 
-    /// Does what `command` asks and appends to `out` what is to be sent.
+    /// Does what `command` asks and appends to `out` what is to be sent. Where somebody
+    /// [is overdue](Self::is_overdue), [`Command::Elapse`] comes first: whoever leaves has left
+    /// before, and one who joins now is not told.
     pub fn apply(&mut self, command: Command, moment: Moment, out: &mut Vec<Output>) {
+        let before = out.len();
         let mut doing = Doing { moment, out };
-        if self.first_due.is_some_and(|due| due <= moment.now) {
-            self.abandon(moment.now, &mut doing);
-        }
         match command {
             Command::Join(joining) => self.join(joining, &mut doing),
             Command::Leave(member, over) => self.leave(member, over, &mut doing),
@@ -243,11 +245,12 @@ impl RoomState {
             Command::Dump(member) => self.dump(member, &mut doing),
             Command::Broadcast(member, payload) => self.broadcast(member, payload, &mut doing),
             Command::Elapse => {
+                self.abandon(moment.now, &mut doing);
                 self.history.expire(moment.now);
-                self.history.shrink();
             }
             Command::Abandon => self.abandon(Millis::MAX, &mut doing),
         }
+        self.keep(&out[before..], moment.now);
     }
 
     /// The members in join order.
@@ -303,6 +306,11 @@ impl RoomState {
     /// Whether nobody is there, nor waited for.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// Whether somebody has been waited for long enough.
+    pub fn is_overdue(&self, now: Millis) -> bool {
+        self.first_due.is_some_and(|due| due <= now)
     }
 
     /// When [`Command::Elapse`] has something to do: a member that is over its time, events to forget.
@@ -565,21 +573,9 @@ impl RoomState {
         }
         let event = RoomEvent::Leave(member.who.clone());
         self.changed(event, member.session, except, doing);
-        self.forget();
+        // Of the others none decides what is needed.
+        self.needs_changed |= at < 2;
         member
-    }
-
-    /// Forgets the events that no present member needs, now that there is one less.
-    fn forget(&mut self) {
-        match self.members.as_slice() {
-            [] => self.history.forget_up_to(self.last_event),
-            [first, others @ ..] => {
-                self.history.forget_up_to(first.joined);
-                if others.is_empty() {
-                    self.history.keep_for(first.id);
-                }
-            }
-        }
     }
 
     /// Announces something that a dump shows.
@@ -604,15 +600,32 @@ impl RoomState {
     ) {
         self.last_event += 1;
         let frame = Rc::new(event.encode(self.last_event, doing.moment.at));
-        if self.history.is_kept() && self.members.iter().any(|m| Some(m.id) != except) {
-            self.history.push(frame.clone(), except, doing.moment.now);
-        }
         doing.out.push(Output::Event {
             event,
             frame,
             except,
             session,
         });
+    }
+
+    /// Keeps what somebody who is there after a command may need of it, and forgets what nobody
+    /// does any more.
+    fn keep(&mut self, outputs: &[Output], now: Millis) {
+        let members = &self.members;
+        if std::mem::take(&mut self.needs_changed) {
+            self.history
+                .retain(|number, cause| is_needed(members, number, cause));
+        }
+        if !self.history.is_kept() {
+            return;
+        }
+        for output in outputs {
+            if let Output::Event { frame, except, .. } = output
+                && is_needed(members, frame.number(), *except)
+            {
+                self.history.push(frame.clone(), *except, now);
+            }
+        }
     }
 
     fn position(&self, id: MemberId) -> Option<usize> {
@@ -624,6 +637,15 @@ impl RoomState {
         self.position(id)
             .filter(|at| self.members[*at].presence == Presence::Attached(connection))
     }
+}
+
+/// Whether a member needs the event with this number, caused by `cause`: it came after its join and
+/// is not its own doing. If anybody does, one of the two that came first does.
+fn is_needed(members: &[Member], number: u64, cause: Option<MemberId>) -> bool {
+    members
+        .iter()
+        .take(2)
+        .any(|member| member.joined < number && Some(member.id) != cause)
 }
 
 /// A command that is being carried out.

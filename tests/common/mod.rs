@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod log_line;
+pub mod meeting;
 pub mod openmetrics;
 pub mod process;
 

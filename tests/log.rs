@@ -202,12 +202,6 @@ fn of<'a>(lines: &'a [Line], message: &str) -> Vec<&'a Line> {
     of
 }
 
-fn reset(client: Client) {
-    socket2::SockRef::from(&client.stream)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-}
-
 #[test]
 fn the_story_of_a_meeting_is_told_by_the_log_alone() {
     for format in Format::BOTH {
@@ -250,7 +244,7 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
         anna.ok("stream.delete", json!({"stream_id": "anna-1"}));
         // A network change: what is lost is the connection, not the session.
         let session = anna.session.clone();
-        reset(anna);
+        anna.reset();
         process.line("lost");
         newer.event("stream");
         newer.ok("broadcast", json!({"text": "missed"}));
@@ -261,7 +255,7 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
         anna.event("broadcast");
         anna.publish("anna-2");
         anna.ok("channel.leave", json!({}));
-        reset(carl);
+        carl.reset();
         // The others hear of it, so it has happened.
         while newer.next()["data"]["endpoint"] != "carl" {}
         newer.close(1000);

@@ -21,38 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, PATIENCE, Received, Server, frame, stream};
+use common::{Client, PATIENCE, Received, Server, frame, random::Random, stream};
 use serde_json::{Value, json};
 
 // ------------------------------------------------------------------------------------ helpers
-
-/// A random sequence that a seed repeats (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
-    }
-}
 
 /// Ends the threads of a scope when the test's own thread is done with them, or has failed.
 struct StopOnDrop<'a>(&'a AtomicBool);
@@ -125,12 +97,6 @@ fn sees(client: &mut Client, due: &[&str]) {
     }
 }
 
-fn reset(client: Client) {
-    socket2::SockRef::from(&client.stream)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-}
-
 /// A request as text, of any session.
 fn request(session: &str, cseq: i64, method: &str, data: &Value) -> Vec<u8> {
     let request = json!({
@@ -171,7 +137,7 @@ fn make_trouble(server: &Server, channel: &str, endpoint: &str, seed: u64, stop:
                 match random.below(3) {
                     0 => client.close(1000),
                     1 => client.stream.shutdown(Shutdown::Both).unwrap(),
-                    _ => reset(client),
+                    _ => client.reset(),
                 }
                 client = server.connect();
                 joined = false;
@@ -434,7 +400,7 @@ fn unpublish_comes_before_leave_however_a_member_goes() {
         ("broken frame", |mut client| client.frame(true, 3, b"")),
         ("binary frame", |mut client| client.frame(true, 2, b"")),
         ("end of stream", drop),
-        ("reset", reset),
+        ("reset", Client::reset),
     ];
     for (what, way) in ways {
         for publishes in [true, false] {
@@ -807,7 +773,7 @@ fn a_join_with_the_end_of_its_connection_right_behind_leaves_nobody_in_the_room(
         client.write(&request("", 1, "channel.join", &data));
         match round % 4 {
             0 => drop(client),
-            1 => reset(client),
+            1 => client.reset(),
             2 => client.close(1000),
             // Its answer may still come, or not; the end must.
             _ => read_to_the_end(&mut client),

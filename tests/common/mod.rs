@@ -6,15 +6,17 @@
 pub mod http;
 pub mod log_line;
 pub mod meeting;
+pub mod member;
 pub mod openmetrics;
 pub mod process;
+pub mod random;
 
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{Mutex, Once},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use meeting_server::{limits, logging, server, settings::Settings};
@@ -188,7 +190,12 @@ impl Client {
     /// The same with a path and query of one's own.
     pub fn connect_to(addr: SocketAddr, path: &str) -> Self {
         let mut client = Self::tcp(addr);
-        client.write(
+        client.upgrade(addr, path);
+        client
+    }
+
+    fn upgrade(&mut self, addr: SocketAddr, path: &str) {
+        self.write(
             format!(
                 "GET {path} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: \
                  Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
@@ -196,19 +203,34 @@ impl Client {
             )
             .as_bytes(),
         );
-        let head = client.read_http_head();
+        let head = self.read_http_head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert!(
             head.to_ascii_lowercase()
                 .contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo="),
             "{head}"
         );
-        client
     }
 
     /// Connects, and no more.
     pub fn tcp(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+        Self::on(TcpStream::connect(addr).unwrap())
+    }
+
+    /// Connects and upgrades with a socket that holds but a few kilobytes that are not read: who
+    /// does not read is noticed soon.
+    pub fn connect_narrow(addr: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        // Before the connect, since it decides the window.
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        let mut client = Self::on(socket.into());
+        client.upgrade(addr, "/ws");
+        client
+    }
+
+    fn on(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -253,6 +275,13 @@ impl Client {
     /// One JSON message.
     pub fn send(&mut self, message: &Value) {
         self.text(&message.to_string());
+    }
+
+    /// Cuts the connection: a reset, as when a network goes away.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 
     pub fn close(&mut self, code: u16) {
@@ -331,10 +360,14 @@ impl Client {
 
     /// The next message as text; pings are answered on the way.
     pub fn next_text(&mut self) -> String {
+        let begun = Instant::now();
         loop {
             match self.receive() {
                 Received::Text(text) => return text,
-                Received::Ping(payload) => self.frame(true, 10, &payload),
+                Received::Ping(payload) => {
+                    assert!(begun.elapsed() < PATIENCE, "nothing came but pings");
+                    self.frame(true, 10, &payload);
+                }
                 other => panic!("a message was due, {other:?} came"),
             }
         }

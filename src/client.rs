@@ -22,7 +22,7 @@ use crate::{
     handover::{Baggage, Handover},
     handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
-    membership::{Membership, Seat, Wanted},
+    membership::{Membership, Wanted},
     outbox::{Frame, Mark, Outbox},
     protocol::{
         cseq::Cseq,
@@ -238,7 +238,9 @@ impl Client {
     /// It is in no room any more, and the room knows.
     pub fn leave(&self, ending: Ending, shared: &Shared) {
         if let Some(membership) = self.membership.borrow_mut().take() {
-            self.log_leave(&membership.seat, ending);
+            membership
+                .seat
+                .log_end(ending, &self.handshake, &self.tally);
             membership.dissolve(ending);
         }
         self.outside_since.set(shared.now.get());
@@ -407,35 +409,12 @@ impl Client {
                 _ => outbox.sent_up_to(),
             };
             membership.seat.progress.set_sent_up_to(sent_up_to);
-            self.log_leave(&membership.seat, ending);
+            membership
+                .seat
+                .log_end(ending, &self.handshake, &self.tally);
             membership.end(ending);
         }
         self.wake();
-    }
-
-    /// What one person's time in a room came to, on this connection. Where its room waits for it,
-    /// it is only the connection that is lost.
-    fn log_leave(&self, seat: &Seat, ending: Ending) {
-        if !log::log_enabled!(log::Level::Info) {
-            return;
-        }
-        let figures = self.tally.figures();
-        log::info!(
-            app = seat.name.app.as_str(),
-            channel = seat.name.channel.as_str(),
-            endpoint = seat.who.endpoint().as_str(),
-            sid = seat.session.sid(),
-            client:% = self.handshake.shown_address(),
-            why = ending.as_str(),
-            seconds = figures.duration.as_secs_f64(),
-            messages_in = figures.messages_in,
-            messages_out = figures.messages_out,
-            bytes_in = figures.bytes_in,
-            bytes_out = figures.bytes_out,
-            longest_queue = figures.longest_queue,
-            ping_ms = figures.round_trip.map(|ping| ping.as_secs_f64() * 1e3);
-            "{}", if seat.is_waited_for_after(ending) { "lost" } else { "leave" }
-        );
     }
 
     /// A join that was not granted; `join` where it could be read.

@@ -10,9 +10,11 @@ use actix::prelude::*;
 
 use crate::{
     ending::Ending,
+    handshake::Handshake,
     ids::{ConnectionId, Endpoint, MemberId, RoomId, RoomName, SessionId},
     progress::Progress,
     protocol::{event::Who, request::JoinRequest},
+    tally::Tally,
 };
 
 /// To the registry: the connection of a member has ended without having asked.
@@ -68,10 +70,35 @@ pub struct Seat {
 
 impl Seat {
     /// Whether the room waits for its member when its connection has ended like that.
-    pub fn is_waited_for_after(&self, ending: Ending) -> bool {
+    fn is_waited_for_after(&self, ending: Ending) -> bool {
         // At the end of the room or the server there is nothing to wait for.
         let for_good = matches!(ending, Ending::RoomFailed | Ending::Shutdown);
         self.is_waited_for && ending.is_loss() && !for_good
+    }
+
+    /// Logs what one person's time in a room came to, on one connection. Where the room waits for
+    /// it, it is only the connection that is lost.
+    pub fn log_end(&self, ending: Ending, handshake: &Handshake, tally: &Tally) {
+        if !log::log_enabled!(log::Level::Info) {
+            return;
+        }
+        let figures = tally.figures();
+        log::info!(
+            app = self.name.app.as_str(),
+            channel = self.name.channel.as_str(),
+            endpoint = self.who.endpoint().as_str(),
+            sid = self.session.sid(),
+            client:% = handshake.shown_address(),
+            why = ending.as_str(),
+            seconds = figures.duration.as_secs_f64(),
+            messages_in = figures.messages_in,
+            messages_out = figures.messages_out,
+            bytes_in = figures.bytes_in,
+            bytes_out = figures.bytes_out,
+            longest_queue = figures.longest_queue,
+            ping_ms = figures.round_trip.map(|ping| ping.as_secs_f64() * 1e3);
+            "{}", if self.is_waited_for_after(ending) { "lost" } else { "leave" }
+        );
     }
 }
 

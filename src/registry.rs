@@ -14,7 +14,7 @@ use crate::{
     membership::SessionEnded,
     protocol::error::{ErrorCode, Refusal},
     registry::directory::Directory,
-    room::{GoDown, Join, MemberRequest, RoomActor, RoomReport, state::Rules},
+    room::{GoDown, Join, MemberRequest, RoomActor, RoomReport, rules::Rules},
     vital::Vital,
 };
 

@@ -1,9 +1,13 @@
 //! The RoomActor: what the rules of [`state`] make of each message, carried out. It turns
 //! messages into commands and outputs into frames, and decides nothing itself.
 
+pub mod command;
 pub mod history;
+mod journal;
 pub mod member;
 mod roster;
+pub mod rules;
+mod size;
 pub mod state;
 
 use std::{
@@ -18,9 +22,9 @@ use actix_rt::task::JoinHandle;
 use crate::{
     admission::CountedRoom,
     census::{Counted, Object},
-    client::{Client, Phase},
+    client::Phase,
     clients::{self, Clients},
-    clock::{Millis, millis},
+    clock::Millis,
     ending::Ending,
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
     media::MediaServers,
@@ -28,19 +32,19 @@ use crate::{
     outbox::{Dump, Event, Frame},
     protocol::{
         error::{ErrorCode, Refusal},
-        event::{EventFrame, RoomEvent, Who},
+        event::{EventFrame, RoomEvent},
         reply,
         request::{Action, JoinRequest},
     },
     room::{
-        history::Bounds,
+        command::{Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption},
+        journal::Journal,
         member::Member,
-        state::{
-            Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption, RoomState, Rules,
-        },
+        rules::Rules,
+        size::Size,
+        state::RoomState,
     },
-    settings::Settings,
-    stats::{EVENTS, Stats},
+    stats::EVENTS,
     ticket::Ticket,
 };
 
@@ -97,32 +101,10 @@ struct Due;
 #[rtype(result = "()")]
 pub struct GoDown;
 
-/// The rules of rooms that the settings ask for.
-pub fn rules(settings: &Settings) -> Rules {
-    let (rooms, session) = (&settings.rooms, &settings.session);
-    let resume_window = millis(rooms.resume_window);
-    // The longest that a connection can be dead before it is found out, and then be waited for.
-    let age = millis(session.send_timeout) + millis(session.idle_timeout) + resume_window;
-    let events = if resume_window > 0 {
-        rooms.resume_events
-    } else {
-        0
-    };
-    Rules {
-        max_members: rooms.max_members,
-        resume_window,
-        history: Bounds {
-            events,
-            bytes: rooms.resume_bytes,
-            age,
-        },
-    }
-}
-
 /// A room.
 pub struct RoomActor {
     id: RoomId,
-    name: Rc<RoomName>,
+    journal: Journal,
     opened: Instant,
     most_members: usize,
     rules: Rules,
@@ -154,7 +136,9 @@ impl RoomActor {
     ) -> Self {
         Self {
             id,
-            name: Rc::new(name),
+            journal: Journal {
+                name: Rc::new(name),
+            },
             opened: Instant::now(),
             most_members: 0,
             rules,
@@ -206,7 +190,7 @@ impl RoomActor {
                         except,
                         session,
                     } => {
-                        self.log(&event, session);
+                        self.journal.stream(&event, session);
                         self.tell(&event, &frame, except, clients);
                     }
                     Output::Replay { numbered, events } => {
@@ -240,7 +224,7 @@ impl RoomActor {
                         if !matches!(why, Ending::Replaced | Ending::Shutdown) {
                             shared.stats.expiries.add(1);
                         }
-                        self.log_departure(session, &who, why, away);
+                        self.journal.departed(session, &who, why, away);
                     }
                 }
             }
@@ -313,12 +297,18 @@ impl RoomActor {
             resumed,
         });
         if let Some(client) = clients.get(ticket.client()) {
-            self.log_join(&joined, &client);
+            let role = self.state.member(joined.member).map(|member| member.role);
+            self.journal.joined(
+                &joined,
+                role.unwrap_or_default(),
+                self.state.members().len(),
+                client.handshake().shown_address(),
+            );
             let seat = Seat {
                 room: self.id,
                 member: joined.member,
                 session: joined.session,
-                name: self.name.clone(),
+                name: self.journal.name.clone(),
                 who: joined.who,
                 progress: joined.progress,
                 is_waited_for: self.rules.resume_window > 0,
@@ -364,72 +354,6 @@ impl RoomActor {
             }
         }
         stats.deliveries.add(deliveries);
-    }
-
-    /// Who published what. Who comes and goes is logged where it is known as whom and why; what
-    /// people say to each other is nobody's.
-    fn log(&self, event: &RoomEvent, publisher: SessionId) {
-        let (what, who, stream) = match event {
-            RoomEvent::Publish(who, stream) => ("publish", who, stream),
-            RoomEvent::Unpublish(who, stream) => ("unpublish", who, stream),
-            RoomEvent::Join(_) | RoomEvent::Leave(_) | RoomEvent::Broadcast(..) => return,
-        };
-        log::info!(
-            app = self.name.app.as_str(),
-            channel = self.name.channel.as_str(),
-            endpoint = who.endpoint().as_str(),
-            sid = publisher.sid(),
-            stream = stream.as_str();
-            "{what}"
-        );
-    }
-
-    fn log_join(&self, joined: &Joined, client: &Client) {
-        let (app, channel) = (self.name.app.as_str(), self.name.channel.as_str());
-        let endpoint = joined.who.endpoint().as_str();
-        if let Resumption::Resumed { away, missed, .. } = joined.resumption {
-            log::info!(
-                app = app,
-                channel = channel,
-                endpoint = endpoint,
-                sid = joined.session.sid(),
-                client:% = client.handshake().shown_address(),
-                away_seconds = away.map(seconds),
-                missed_events = missed;
-                "resume"
-            );
-            return;
-        }
-        let member = self.state.member(joined.member);
-        log::info!(
-            app = app,
-            channel = channel,
-            endpoint = endpoint,
-            sid = joined.session.sid(),
-            client:% = client.handshake().shown_address(),
-            device = joined.who.device().as_str(),
-            role = member.map_or("", |member| member.role.as_str()),
-            members = self.state.members().len(),
-            resumed = (joined.resumption == Resumption::Failed).then_some(false);
-            "join"
-        );
-    }
-
-    /// One who was waited for is a member no more.
-    fn log_departure(&self, session: SessionId, who: &Who, why: Ending, away: Millis) {
-        if why == Ending::Shutdown {
-            // Logged where its connection ended, as for good.
-            return;
-        }
-        log::info!(
-            app = self.name.app.as_str(),
-            channel = self.name.channel.as_str(),
-            endpoint = who.endpoint().as_str(),
-            sid = session.sid(),
-            why = why.as_str(),
-            away_seconds = seconds(away);
-            "leave"
-        );
     }
 
     /// Nobody can come back any more: once nobody is connected, there is nobody to wait for.
@@ -581,43 +505,6 @@ impl Handler<Due> for RoomActor {
     }
 }
 
-/// What the counters know of a room.
-struct Size {
-    members: usize,
-    detached: usize,
-    losses: u64,
-    streams: usize,
-    events: usize,
-    bytes: usize,
-}
-
-impl Size {
-    fn of(state: &RoomState) -> Self {
-        Self {
-            members: state.members().len(),
-            detached: state.detached(),
-            losses: state.losses(),
-            streams: state.streams(),
-            events: state.history().len(),
-            bytes: state.history().bytes(),
-        }
-    }
-
-    fn count_since(&self, before: &Self, stats: &Stats) {
-        let change = |now: usize, before: usize| now as i64 - before as i64;
-        stats.room_resized(before.members, self.members);
-        stats.detached.add(change(self.detached, before.detached));
-        stats.losses.add(self.losses.saturating_sub(before.losses));
-        stats.streams.add(change(self.streams, before.streams));
-        stats.history_events.add(change(self.events, before.events));
-        stats.history_bytes.add(change(self.bytes, before.bytes));
-    }
-}
-
-fn seconds(millis: Millis) -> f64 {
-    millis as f64 / 1e3
-}
-
 impl Drop for RoomActor {
     /// A room that dies of a defect tells its members and the registry. At an orderly end nobody
     /// is in it, and at the end of its thread nobody is left to be told.
@@ -625,24 +512,12 @@ impl Drop for RoomActor {
         if let Some((_, alarm)) = self.alarm.take() {
             alarm.abort();
         }
-        log::info!(
-            app = self.name.app.as_str(),
-            channel = self.name.channel.as_str(),
-            seconds = self.opened.elapsed().as_secs_f64(),
-            most_members = self.most_members,
-            members_in_all = self.state.joins(),
-            events = self.state.last_event();
-            "room closed"
-        );
+        self.journal
+            .closed(self.opened.elapsed(), self.most_members, &self.state);
         if !std::thread::panicking() {
             return;
         }
-        log::error!(
-            app = self.name.app.as_str(),
-            channel = self.name.channel.as_str(),
-            members = self.state.members().len();
-            "a room failed"
-        );
+        self.journal.failed(self.state.members().len());
         clients::try_with(|clients| {
             let nothing = Size::of(&RoomState::default());
             nothing.count_since(&Size::of(&self.state), &clients.shared().stats);

@@ -312,7 +312,9 @@ async fn drain(crew: &Crew, timeout: Duration) {
         arbiter.spawn_fn(move || clients::dismiss_all(timeout / 2, first, all));
         first += count;
     }
-    while crew.admission().upgraded() > 0 && begun.elapsed() < timeout {
+    // A room has its last word in the log when its last member has left.
+    let is_over = || crew.admission().upgraded() == 0 && crew.admission().rooms() == 0;
+    while !is_over() && begun.elapsed() < timeout {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     log::info!(connections_left = crew.admission().upgraded(); "gone down");

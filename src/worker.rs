@@ -10,7 +10,7 @@ use crate::{
     crew::Crew,
     media::MediaServers,
     registry::RegistryActor,
-    room::{self, GoDown},
+    room::{GoDown, rules::Rules},
     settings::Settings,
 };
 
@@ -40,7 +40,7 @@ impl Worker {
         WORKER.with(|cell| {
             cell.get_or_init(|| {
                 clients::start(settings, crew.count_for_thread());
-                let rules = room::rules(settings);
+                let rules = Rules::of(settings);
                 let registry = RegistryActor::new(media.clone(), rules, crew.clone()).start();
                 crew.enlist_registry(registry.clone().recipient());
                 Rc::new(Self {

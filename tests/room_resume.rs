@@ -8,7 +8,10 @@ use meeting_server::{
     ending::Ending,
     ids::{MemberId, SessionId},
     protocol::request::Role,
-    room::state::{Answer, Command, Resumption, Rules},
+    room::{
+        command::{Answer, Command, Resumption},
+        rules::Rules,
+    },
 };
 use serde_json::Value;
 

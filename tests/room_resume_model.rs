@@ -14,7 +14,10 @@ use meeting_server::{
     clock::Millis,
     ids::{ConnectionId, MemberId, SessionId},
     protocol::request::Role,
-    room::state::{Answer, Command, Rules},
+    room::{
+        command::{Answer, Command},
+        rules::Rules,
+    },
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 

@@ -20,8 +20,9 @@ use meeting_server::{
         request::{Role, Stream, StreamType},
     },
     room::{
+        command::{Answer, Command, Joined, Joining, Moment, Output},
         member::Member,
-        state::{Answer, Command, Joined, Joining, Moment, Output, RoomState},
+        state::RoomState,
     },
 };
 use proptest::{prelude::*, test_runner::FileFailurePersistence};

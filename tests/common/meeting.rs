@@ -19,11 +19,11 @@ use meeting_server::{
         request::{Role, Stream, StreamType},
     },
     room::{
+        command::{Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption},
         history::Bounds,
         member::Presence,
-        state::{
-            Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption, RoomState, Rules,
-        },
+        rules::Rules,
+        state::RoomState,
     },
 };
 use serde_json::Value;

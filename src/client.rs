@@ -26,7 +26,7 @@ use crate::{
     outbox::{Frame, Mark, Outbox},
     protocol::{
         cseq::Cseq,
-        error::{CloseCode, Refusal},
+        error::{CloseCode, ErrorCode, Refusal},
         event, frame,
     },
     rate::{RateLimit, Verdict},
@@ -326,6 +326,13 @@ impl Client {
     pub fn close(&self, ending: Ending, reason: &str, shared: &Shared) {
         let frames = self.goodbye(ending, reason);
         self.close_after_answers(ending, frames, shared);
+    }
+
+    /// Its join was refused: where its token was not good enough, it has to go.
+    pub fn turn_away_for(&self, refusal: &Refusal, shared: &Shared) {
+        if matches!(refusal.code, ErrorCode::Unauthorized | ErrorCode::Forbidden) {
+            self.close(Ending::Unauthorized, &refusal.message, shared);
+        }
     }
 
     /// The client has closed: its close frame is echoed.

@@ -5,7 +5,7 @@
 use std::{
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 use actix::{Message, Recipient};
 use actix_rt::ArbiterHandle;
 
-use crate::{admission::Admission, ids::RoomName, stats::Stats};
+use crate::{admission::Admission, auth::keyring::Keyring, ids::RoomName, stats::Stats};
 
 /// To a registry: it is there if it answers.
 #[derive(Debug, Message)]
@@ -29,6 +29,8 @@ pub struct Crew {
     /// Keyed at random, so that nobody can choose channel names that all meet on one thread.
     hasher: RandomState,
     admission: Admission,
+    /// Read at each join, replaced as a whole.
+    keyring: RwLock<Arc<Keyring>>,
     draining: AtomicBool,
     registries: Mutex<Vec<Recipient<AreYouThere>>>,
     stats: Mutex<Vec<Arc<Stats>>>,
@@ -36,12 +38,13 @@ pub struct Crew {
 
 impl Crew {
     /// A crew that will have `size` workers.
-    pub fn new(size: usize, admission: Admission) -> Self {
+    pub fn new(size: usize, admission: Admission, keyring: Keyring) -> Self {
         Self {
             size,
             arbiters: Mutex::default(),
             hasher: RandomState::new(),
             admission,
+            keyring: RwLock::new(Arc::new(keyring)),
             draining: AtomicBool::new(false),
             registries: Mutex::default(),
             stats: Mutex::default(),
@@ -123,6 +126,18 @@ impl Crew {
     /// The server's door.
     pub fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// The keys that tokens are checked with at present.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        let keyring = self.keyring.read();
+        keyring.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on tokens are checked with these keys. Nobody who is in is touched.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        let mut present = self.keyring.write().unwrap_or_else(PoisonError::into_inner);
+        *present = Arc::new(keyring);
     }
 
     /// From now on nobody is let in.

@@ -21,6 +21,8 @@ pub enum Ending {
     SendTimeout,
     /// No channel.join within `join_timeout`.
     NotJoined,
+    /// Its token was not good enough for the join that it asked for.
+    Unauthorized,
     /// A newer connection took the endpoint's place.
     Replaced,
     /// A newer connection goes on with the session.
@@ -45,7 +47,7 @@ pub enum Ending {
 
 impl Ending {
     /// All of them, in the order of their definition.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Left,
         Self::Closed,
         Self::GivenUp,
@@ -53,6 +55,7 @@ impl Ending {
         Self::Idle,
         Self::SendTimeout,
         Self::NotJoined,
+        Self::Unauthorized,
         Self::Replaced,
         Self::TakenOver,
         Self::SlowConsumer,
@@ -75,6 +78,7 @@ impl Ending {
             Self::Idle => "idle_timeout",
             Self::SendTimeout => "send_timeout",
             Self::NotJoined => "join_timeout",
+            Self::Unauthorized => "unauthorized",
             Self::Replaced => "replaced",
             Self::TakenOver => "taken_over",
             Self::SlowConsumer => "slow_consumer",
@@ -103,6 +107,7 @@ impl Ending {
             Self::Left
             | Self::Closed
             | Self::NotJoined
+            | Self::Unauthorized
             | Self::Replaced
             | Self::RateLimited
             | Self::TooBig
@@ -122,7 +127,7 @@ impl Ending {
             | Self::Lost
             | Self::Idle
             | Self::SendTimeout => return None,
-            Self::NotJoined | Self::RateLimited => CloseCode::PolicyViolation,
+            Self::NotJoined | Self::Unauthorized | Self::RateLimited => CloseCode::PolicyViolation,
             Self::Replaced | Self::TakenOver => CloseCode::EndpointReplaced,
             Self::SlowConsumer => CloseCode::SlowConsumer,
             Self::TooBig => CloseCode::TooBig,

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    clock::Millis,
-    handshake::Handshake,
-    protocol::{reply::ReplyTo, request::JoinRequest},
+    auth::Authorized, clock::Millis, handshake::Handshake, protocol::reply::ReplyTo,
     rate::RateLimit,
 };
 
@@ -26,7 +24,7 @@ pub struct Baggage {
 #[derive(Debug)]
 pub struct PendingJoin {
     /// The join.
-    pub join: JoinRequest,
+    pub join: Authorized,
     /// Where its answer goes.
     pub reply_to: ReplyTo,
 }

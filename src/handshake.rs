@@ -2,7 +2,10 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use crate::admission::{Admitted, Counted};
+use crate::{
+    admission::{Admitted, Counted},
+    protocol::token::Token,
+};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -11,6 +14,8 @@ pub struct Handshake {
     pub client: Option<IpAddr>,
     /// `?device=` of the URL, unchecked: a join that needs it checks it.
     pub device: Option<Box<str>>,
+    /// `?token=` of the URL, or else the bearer token of the request's head.
+    pub token: Option<Token>,
     /// That this connection is counted,
     pub counted: Arc<Counted>,
     /// and that it has upgraded.

@@ -30,6 +30,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod admission;
+pub mod auth;
 pub mod census;
 pub mod client;
 pub mod clients;
@@ -38,6 +39,7 @@ pub mod connection;
 pub mod crew;
 pub mod deadlines;
 pub mod ending;
+pub mod grants;
 pub mod handover;
 pub mod handshake;
 pub mod health;

@@ -2,48 +2,32 @@
 
 #![warn(clippy::unwrap_used)]
 
+mod flags;
+
 use std::{
+    error::Error,
     io::{self, Write},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use meeting_server::{
+    auth::{AuthError, explain, keyring::Keyring, mint},
     health, limits, logging,
+    protocol::token::Token,
     server::{self, Server, ServerError},
-    settings::{Settings, value},
+    settings::Settings,
 };
+
+use crate::flags::{Command, Flags};
 
 /// Exit code for settings and flags that cannot be used.
 const BAD_SETTINGS: u8 = 2;
 
 /// Exit code for what goes wrong later.
 const FAILED: u8 = 1;
-
-/// The room server of a video-meeting system. Serves, unless a command says otherwise.
-#[derive(Parser)]
-#[command(version)]
-struct Flags {
-    /// The settings file [default: settings.toml, where it is there]
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Where to listen; wins over the settings
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address, global = true)]
-    bind: Option<SocketAddr>,
-    /// Read and check the settings, print what is in effect (without secrets), and exit
-    #[arg(long)]
-    check_config: bool,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Ask the running server that has these settings whether it is ready; exit code 0 or 1
-    Health,
-}
 
 fn main() -> ExitCode {
     match flags().and_then(|flags| run(&flags)) {
@@ -74,23 +58,47 @@ fn flags() -> Result<Flags, Failure> {
     })
 }
 
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(|_| value::addr::REMEDY)
-}
-
 fn run(flags: &Flags) -> Result<(), Failure> {
     let settings = load(flags.config.as_deref(), flags.bind)?;
+    let bad = |error| Failure::new(error, BAD_SETTINGS);
+    let failed = |error: &dyn Error| Failure::new(error, FAILED);
     if flags.check_config {
-        return print(&settings);
+        Keyring::load(&settings.auth).map_err(bad)?;
+        let text = toml::to_string(&settings).map_err(|e| Failure::new(e, BAD_SETTINGS))?;
+        return print(&text);
     }
-    match flags.command {
-        None => serve(settings),
+    match &flags.command {
+        None => serve(settings, flags),
         Some(Command::Health) => health::ask(health::address(&settings.server), health::TIMEOUT)
-            .map_err(|error| Failure::new(error, FAILED)),
+            .map_err(|error| failed(&error)),
+        Some(Command::GenKey(key)) => {
+            let entry = mint::key(&key.app, &key.kid).map_err(|error| failed(&error))?;
+            print(&entry)
+        }
+        Some(Command::GenToken(request)) => {
+            let token = mint::token(&settings.auth, &request.into());
+            print(&format!("{}\n", token.map_err(|error| failed(&error))?))
+        }
+        Some(Command::CheckToken(check)) => {
+            let keyring = Keyring::load(&settings.auth).map_err(bad)?;
+            let token = given(check.token.as_deref()).map_err(|error| failed(&error))?;
+            let token = Token::new(token.trim());
+            let token = token.ok_or_else(|| failed(&AuthError::Missing))?;
+            let said = explain::explain(&keyring, &token, &check.into());
+            print(&said.map_err(|error| failed(&error))?)
+        }
     }
 }
 
-fn serve(settings: Settings) -> Result<(), Failure> {
+/// What was given as an argument, or else on standard input.
+fn given(argument: Option<&str>) -> io::Result<String> {
+    match argument {
+        Some(text) if text != "-" => Ok(text.to_owned()),
+        _ => io::read_to_string(io::stdin()),
+    }
+}
+
+fn serve(settings: Settings, flags: &Flags) -> Result<(), Failure> {
     logging::start(&settings.log);
     let signalled = async |times| {
         if let Err(error) = server::signalled(times).await {
@@ -100,7 +108,10 @@ fn serve(settings: Settings) -> Result<(), Failure> {
     let (max_connections, workers) = (settings.server.max_connections, settings.worker_count());
     let server = Server::bind(settings)?;
     limits::raise_open_files(max_connections, workers);
-    Ok(server.run(signalled(1), signalled(2))?)
+    // Read anew from wherever they came from.
+    let (config, bind) = (flags.config.clone(), flags.bind);
+    let reread = move || Settings::load(config.as_deref(), std::env::vars_os(), bind);
+    Ok(server.run(signalled(1), signalled(2), reread)?)
 }
 
 fn load(file: Option<&Path>, bind: Option<SocketAddr>) -> Result<Settings, Failure> {
@@ -108,8 +119,7 @@ fn load(file: Option<&Path>, bind: Option<SocketAddr>) -> Result<Settings, Failu
         .map_err(|error| Failure::new(error, BAD_SETTINGS))
 }
 
-fn print(settings: &Settings) -> Result<(), Failure> {
-    let text = toml::to_string(settings).map_err(|error| Failure::new(error, BAD_SETTINGS))?;
+fn print(text: &str) -> Result<(), Failure> {
     // A reader that goes away is no reason to panic.
     io::stdout()
         .write_all(text.as_bytes())
@@ -126,7 +136,7 @@ impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let code = match error {
             // It is read before anything is listened on, as any other setting.
-            ServerError::NotYet(_) => BAD_SETTINGS,
+            ServerError::Settings(_) | ServerError::NotYet(_) => BAD_SETTINGS,
             _ => FAILED,
         };
         Self::new(error, code)
@@ -134,7 +144,7 @@ impl From<ServerError> for Failure {
 }
 
 impl Failure {
-    fn new(error: impl std::error::Error, code: u8) -> Self {
+    fn new(error: impl std::fmt::Display, code: u8) -> Self {
         Self {
             message: error.to_string(),
             code,

@@ -6,6 +6,7 @@
 //! * [`event`]: what the server says unasked
 //! * [`error`]: error codes, error events, close codes
 //! * [`frame`]: the WebSocket frames (RFC 6455) that carry all of them to a client
+//! * [`token`]: what lets a client in
 //! * [`json`], [`cseq`]: the two corners of JSON that no derive covers
 //!
 //! Nothing here knows of actors, rooms or sockets.
@@ -18,3 +19,4 @@ pub mod json;
 pub mod method;
 pub mod reply;
 pub mod request;
+pub mod token;

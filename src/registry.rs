@@ -58,20 +58,22 @@ impl Handler<Join> for RegistryActor {
     type Result = ();
 
     fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
-        let opened = self.directory.join(join.request.room.clone(), |id, name| {
-            let counted = self.crew.admission().open_room()?;
-            let registry = ctx.address();
-            let room = RoomActor::new(
-                id,
-                name.clone(),
-                self.rules,
-                self.media.clone(),
-                counted,
-                registry.clone().recipient(),
-                registry.recipient(),
-            );
-            Some(room.start())
-        });
+        let opened = self
+            .directory
+            .join(join.join.request.room.clone(), |id, name| {
+                let counted = self.crew.admission().open_room()?;
+                let registry = ctx.address();
+                let room = RoomActor::new(
+                    id,
+                    name.clone(),
+                    self.rules,
+                    self.media.clone(),
+                    counted,
+                    registry.clone().recipient(),
+                    registry.recipient(),
+                );
+                Some(room.start())
+            });
         match opened {
             Some(room) => room.do_send(join),
             None => join.ticket.refuse(&Refusal::new(

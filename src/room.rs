@@ -21,6 +21,7 @@ use actix_rt::task::JoinHandle;
 
 use crate::{
     admission::CountedRoom,
+    auth::Authorized,
     census::{Counted, Object},
     client::Phase,
     clients::{self, Clients},
@@ -34,7 +35,7 @@ use crate::{
         error::{ErrorCode, Refusal},
         event::{EventFrame, RoomEvent},
         reply,
-        request::{Action, JoinRequest},
+        request::Action,
     },
     room::{
         command::{Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption},
@@ -58,7 +59,7 @@ pub struct Join {
     /// Who asks.
     pub ticket: Ticket,
     /// What for.
-    pub request: JoinRequest,
+    pub join: Authorized,
 }
 
 /// A request of a member.
@@ -403,7 +404,11 @@ impl Handler<Join> for RoomActor {
             // It would leave at once, and the others would see it come and go.
             join.ticket.refuse(&Refusal::draining());
         } else if client.is_some() {
-            let request = join.request;
+            let Authorized {
+                request,
+                grants,
+                has_expired,
+            } = join.join;
             let resume = request.session.map(|session| Resume {
                 session,
                 endpoint_named: request.endpoint.is_some(),
@@ -414,9 +419,11 @@ impl Handler<Join> for RoomActor {
                 session: SessionId::generate(),
                 endpoint: request.endpoint.unwrap_or_else(Endpoint::generate),
                 device: request.device.unwrap_or_default(),
-                role: request.role,
+                role: request.role.unwrap_or_default(),
                 last_event: request.last_event,
                 cseq: join.ticket.reply_to().cseq,
+                grants,
+                has_expired,
                 resume,
             });
             self.apply(command, Some(join.ticket), ctx);

@@ -20,8 +20,17 @@ use tokio::{
 };
 
 use crate::{
-    admission::Admission, clients, crew::Crew, http_socket::HttpSocket, media::MediaServers, pages,
-    report::report_for_ever, settings::Settings, upgrade::upgrade, worker::Worker,
+    admission::Admission,
+    auth::keyring::Keyring,
+    clients,
+    crew::Crew,
+    http_socket::HttpSocket,
+    media::MediaServers,
+    pages,
+    report::report_for_ever,
+    settings::{Settings, SettingsError},
+    upgrade::upgrade,
+    worker::Worker,
 };
 
 /// Why a server does not start or go on.
@@ -35,6 +44,9 @@ pub enum ServerError {
         /// What the system says.
         source: io::Error,
     },
+    /// A key or certificate that the settings name cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// A setting asks for what this version does not do. Better no server than one that is open
     /// where it was meant to be guarded.
     #[error("{0} is set, and this version cannot do that yet; leave it out")]
@@ -56,16 +68,17 @@ impl Server {
     /// Listens.
     ///
     /// # Errors
-    /// [`ServerError::Bind`] where an address cannot be had, [`ServerError::NotYet`] for settings
-    /// that would have to be ignored at somebody's peril.
+    /// [`ServerError::Bind`] where an address cannot be had, [`ServerError::Settings`] where a key
+    /// cannot, [`ServerError::NotYet`] for settings that would have to be ignored at somebody's peril.
     pub fn bind(settings: Settings) -> Result<Self, ServerError> {
         supported(&settings)?;
+        let keyring = Keyring::load(&settings.auth)?;
         let backlog = settings.server.max_pending;
         let listener = listen(settings.server.bind, backlog)?;
         let ops_bind = settings.server.ops_bind;
         let ops_listener = ops_bind.map(|addr| listen(addr, backlog)).transpose()?;
         let admission = Admission::new(&settings);
-        let crew = Arc::new(Crew::new(settings.worker_count(), admission));
+        let crew = Arc::new(Crew::new(settings.worker_count(), admission, keyring));
         Ok(Self {
             listener,
             ops_listener,
@@ -94,7 +107,8 @@ impl Server {
     }
 
     /// Serves until `stop` is done, then says goodbye to everybody, or until `abort` is, and
-    /// returns. To be called outside of any event loop: it brings its own.
+    /// returns. At a SIGHUP it has the settings `reread` and takes the keys in them. To be called
+    /// outside of any event loop: it brings its own.
     ///
     /// # Errors
     /// What keeps it from serving.
@@ -102,14 +116,16 @@ impl Server {
         self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
+        reread: impl Fn() -> Result<Settings, SettingsError>,
     ) -> Result<(), ServerError> {
-        actix_rt::System::new().block_on(self.serve(stop, abort))
+        actix_rt::System::new().block_on(self.serve(stop, abort, reread))
     }
 
     async fn serve(
         self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
+        reread: impl Fn() -> Result<Settings, SettingsError>,
     ) -> Result<(), ServerError> {
         let start = self.start_line()?;
         let Self {
@@ -168,6 +184,7 @@ impl Server {
         let serving = actix_rt::spawn(serving);
         let reporting = async {
             start.log(&settings);
+            log_openness(&crew.keyring());
             report_for_ever(crew.clone(), settings.log.stats_interval).await;
         };
         let mut abort = pin!(abort);
@@ -176,6 +193,7 @@ impl Server {
             biased;
             () = &mut abort => true,
             () = stop => false,
+            () = reload_for_ever(&crew, reread) => false,
             () = reporting => false,
             ended = serving => {
                 return Ok(ended.map_err(io::Error::other)??);
@@ -233,7 +251,36 @@ impl StartLine {
             rate_limit = settings.session.rate_limit;
             "start"
         );
+    }
+}
+
+/// Says whether anybody may come in, which nobody shall overlook.
+fn log_openness(keyring: &Keyring) {
+    if keyring.is_open() {
         log::warn!("open to everybody: no auth.keys are set, so anybody can take anybody's place");
+    } else {
+        log::info!(keys = keyring.len(); "tokens are needed");
+    }
+}
+
+/// At each SIGHUP, reads the keys anew. Nobody who is in is touched; what is wrong is logged, and
+/// the old keys stay.
+async fn reload_for_ever(crew: &Crew, reread: impl Fn() -> Result<Settings, SettingsError>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        log::error!("SIGHUP cannot be caught: keys are not read anew");
+        return std::future::pending().await;
+    };
+    while hangup.recv().await.is_some() {
+        match reread().and_then(|settings| Keyring::load(&settings.auth)) {
+            Ok(keyring) => {
+                log::info!("settings read anew");
+                log_openness(&keyring);
+                crew.set_keyring(keyring);
+            }
+            Err(error) => {
+                log::warn!(error:% = error; "settings not read anew, the old ones stay");
+            }
+        }
     }
 }
 
@@ -242,9 +289,6 @@ impl StartLine {
 /// # Errors
 /// [`ServerError::NotYet`] where it would have to ignore a setting at somebody's peril.
 fn supported(settings: &Settings) -> Result<(), ServerError> {
-    if !settings.auth.keys.is_empty() {
-        return Err(ServerError::NotYet("auth.keys"));
-    }
     if !settings.tls.cert_file.is_empty() {
         return Err(ServerError::NotYet("tls.cert_file"));
     }
@@ -327,8 +371,6 @@ async fn drain(crew: &Crew, timeout: Duration) {
 pub async fn signalled(times: usize) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Nothing is read again yet, and without a handler it would end the process.
-    let _hangup = signal(SignalKind::hangup())?;
     for _ in 0..times {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -11,12 +11,14 @@ use actix_web_actors::ws::{CloseReason, Message, ProtocolError, WebsocketContext
 use bytestring::ByteString;
 
 use crate::{
+    auth::Authorized,
     census::{Counted, Object},
     client::{Client, Phase},
     clients,
     ending::Ending,
     handover::{Handover, PendingJoin},
     ids::Device,
+    membership::Wanted,
     outbox::Frame,
     protocol::{
         error::{CONNECTION_GIVEN_UP, ErrorCode, ErrorType, Refusal},
@@ -135,9 +137,10 @@ impl SessionActor {
             }
         })?;
         match request {
-            Request::Join(mut join) => {
-                self.check_join(&mut join).inspect_err(|refusal| {
-                    self.client.log_refused_join(Some(&(&join).into()), refusal);
+            Request::Join(join) => {
+                let wanted = Wanted::from(&join);
+                let join = self.check_join(join).inspect_err(|refusal| {
+                    self.client.log_refused_join(Some(&wanted), refusal);
                 })?;
                 self.join(join, reply_to.clone());
                 Ok(())
@@ -163,7 +166,7 @@ impl SessionActor {
     }
 
     /// The checks of a join that need no room. A device that it leaves out is the URL's.
-    fn check_join(&self, join: &mut JoinRequest) -> Result<(), Refusal> {
+    fn check_join(&self, mut join: JoinRequest) -> Result<Authorized, Refusal> {
         if join.device.is_none()
             && let Some(device) = &self.client.handshake().device
         {
@@ -171,17 +174,20 @@ impl SessionActor {
                 .map_err(|e| Refusal::bad_request(format!("device of the URL {e}")))?;
             join.device = Some(device);
         }
+        let token = self.client.handshake().token.as_ref();
+        let join = self.worker.crew.keyring().authorize(join, token)?;
         if self.client.room().is_some() {
             return Err(Refusal::new(
                 ErrorCode::Conflict,
                 "this connection is in a room; channel.leave it first",
             ));
         }
-        self.not_draining()
+        self.not_draining()?;
+        Ok(join)
     }
 
-    fn join(&self, join: JoinRequest, reply_to: ReplyTo) {
-        let home = self.worker.crew.home(&join.room);
+    fn join(&self, join: Authorized, reply_to: ReplyTo) {
+        let home = self.worker.crew.home(&join.request.room);
         if home == self.worker.index {
             self.enter(join, reply_to);
         } else {
@@ -200,13 +206,14 @@ impl SessionActor {
     }
 
     /// Joins a room of this thread.
-    fn enter(&self, request: JoinRequest, reply_to: ReplyTo) {
-        let ticket = self.join_ticket(&request, reply_to);
-        self.worker.registry.do_send(Join { ticket, request });
+    fn enter(&self, join: Authorized, reply_to: ReplyTo) {
+        let ticket = self.join_ticket(&join, reply_to);
+        self.worker.registry.do_send(Join { ticket, join });
     }
 
-    fn join_ticket(&self, join: &JoinRequest, reply_to: ReplyTo) -> Ticket {
-        Ticket::new(&self.client, reply_to, Kind::Join(Box::new(join.into())))
+    fn join_ticket(&self, join: &Authorized, reply_to: ReplyTo) -> Ticket {
+        let wanted = Wanted::from(&join.request);
+        Ticket::new(&self.client, reply_to, Kind::Join(Box::new(wanted)))
     }
 
     /// A part of a message. A part that is refused refuses the whole, which is answered at its
@@ -246,7 +253,12 @@ impl SessionActor {
     fn refuse(&self, reply_to: &ReplyTo, refusal: &Refusal) {
         let frame = Frame::Own(reply_to.refused(refusal));
         let (method, err) = (reply_to.method, Some(refusal.code));
-        clients::with(|clients| clients.answer(&self.client, method, err, frame));
+        clients::with(|clients| {
+            clients.answer(&self.client, method, err, frame);
+            if method == Some(Method::Join) {
+                self.client.turn_away_for(refusal, clients.shared());
+            }
+        });
     }
 
     fn say(&self, bytes: Vec<u8>) {

@@ -13,9 +13,11 @@ use crate::{
 pub const ROOM_SIZES: [usize; 9] = [1, 2, 5, 10, 25, 50, 100, 500, 1_000];
 
 /// The results of a request, in the order of their counters.
-pub const RESULTS: [Option<ErrorCode>; 7] = [
+pub const RESULTS: [Option<ErrorCode>; 9] = [
     None,
     Some(ErrorCode::BadRequest),
+    Some(ErrorCode::Unauthorized),
+    Some(ErrorCode::Forbidden),
     Some(ErrorCode::NotFound),
     Some(ErrorCode::Conflict),
     Some(ErrorCode::Gone),

@@ -87,6 +87,9 @@ impl Ticket {
                 }
                 let err = refusal.map(|refusal| refusal.code);
                 clients.answer(&client, self.reply_to.method, err, frame);
+                if let (Kind::Join(_), Some(refusal)) = (&self.kind, refusal) {
+                    client.turn_away_for(refusal, clients.shared());
+                }
                 client.request_ends(self.kind.moves(), clients.shared());
             }
         });

@@ -19,6 +19,7 @@ use crate::{
     clients, connection,
     handshake::{Handshake, ShownAddress},
     http_socket::HttpSocket,
+    protocol::token::Token,
     stats::REFUSALS,
     throttle::Throttle,
     worker::Worker,
@@ -186,6 +187,9 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
         Ok(admitted) => Ok(Handshake {
             client,
             device: query(request, "device"),
+            token: query(request, "token")
+                .and_then(|token| Token::new(&token))
+                .or_else(|| bearer(request)),
             counted,
             admitted,
         }),
@@ -249,6 +253,16 @@ async fn refuse(response: Response<()>, text: String, mut framed: Framed<HttpSoc
     {
         log::debug!("a client went away before it was refused");
     }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 section 2.1), where that is there.
+fn bearer(request: &Request) -> Option<Token> {
+    let value = request.head().headers.get(header::AUTHORIZATION)?;
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    Token::new(token.trim_matches(' '))
 }
 
 /// A parameter of the request's URL, where it is there and not empty.

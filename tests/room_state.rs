@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Instant};
 use bytes::Bytes;
 use meeting_server::{
     ending::Ending,
+    grants::Grants,
     ids::{Codec, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
     protocol::{
         cseq::Cseq,
@@ -41,6 +42,8 @@ fn joining(connection: ConnectionId, endpoint: &str, device: &str, role: Role) -
         role,
         last_event: Some(0),
         cseq: Cseq::default(),
+        grants: Grants::ALL,
+        has_expired: false,
         resume: None,
     })
 }

@@ -800,13 +800,6 @@ fn a_port_in_use_is_one_line_and_exit_code_1() {
     assert!(line.contains(&bind) && line.contains("in use"), "{line}");
 }
 
-#[test]
-fn what_this_version_cannot_do_is_no_reason_to_serve_without() {
-    let dir = Dir::with(&entry("auth.keys[0]", "kid", "\"1\""));
-    let answer = Answer::of(dir.binary().args(["--bind", "127.0.0.1:0"]));
-    answer.refused(&["auth.keys", "leave it out"]);
-}
-
 // --------------------------------------------------------------------------- a running server
 
 /// The binary while it serves.

@@ -11,6 +11,10 @@ use thiserror::Error;
 pub enum ErrorCode {
     /// The JSON is fine, the request is not.
     BadRequest = 400,
+    /// No token that is good enough; the connection is closed.
+    Unauthorized = 401,
+    /// The token is for something else (a join: the connection is closed), or does not grant this.
+    Forbidden = 403,
     /// No such method; no such stream.
     NotFound = 404,
     /// In conflict with the state of the room: joined already, stream taken, …

@@ -14,6 +14,7 @@ use super::{
     json::{self, NotAnObject, Object},
     method::Method,
     reply::ReplyTo,
+    token::Token,
 };
 use crate::ids::{
     App, Channel, ClaimedSession, Codec, Device, Endpoint, IdentifierError, RoomName, StreamId,
@@ -237,6 +238,12 @@ pub enum Role {
 }
 
 impl Role {
+    /// The role with this word on the wire.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let roles = [Self::Normal, Self::Recorder, Self::Relayer];
+        roles.into_iter().find(|role| role.as_str() == name)
+    }
+
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -256,10 +263,12 @@ pub struct JoinRequest {
     pub room: RoomName,
     /// `None`: the server makes one.
     pub endpoint: Option<Endpoint>,
-    /// normal where it is left out.
-    pub role: Role,
-    /// `None`: the URL may say it.
+    /// `None`: a token may say it; else it is normal.
+    pub role: Option<Role>,
+    /// `None`: the URL or a token may say it.
     pub device: Option<Device>,
+    /// What lets it in; the upgrade may have brought it instead.
+    pub token: Option<Token>,
     /// Present where the client understands event numbers: the last one it knows.
     pub last_event: Option<u64>,
     /// The session with which it would go on: the `session` of the envelope.
@@ -286,20 +295,23 @@ impl JoinRequest {
             }
             _ => None,
         };
-        let role = match data.string("role")?.as_deref() {
-            None | Some("normal") => Role::Normal,
-            Some("recorder") => Role::Recorder,
-            Some("relayer") => Role::Relayer,
-            Some(_) => return Err(data.wrong("role", "must be normal, recorder or relayer")),
+        let role = match data.string("role")? {
+            None => None,
+            Some(name) => {
+                let role = Role::from_name(&name);
+                let wrong = || data.wrong("role", "must be normal, recorder or relayer");
+                Some(role.ok_or_else(wrong)?)
+            }
         };
         let device = optional(&data, "device", Device::new)?;
-        data.string("token")?;
+        let token = data.string("token")?.and_then(|token| Token::new(&token));
         let last_event = data.unsigned("last_event")?;
         Ok(Self {
             room: RoomName { app, channel },
             endpoint,
             role,
             device,
+            token,
             last_event,
             session: ClaimedSession::new(session),
         })

@@ -6,6 +6,7 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 use crate::{
     clock::Millis,
     ending::Ending,
+    grants::Grants,
     ids::{ClaimedSession, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
     progress::Progress,
     protocol::{
@@ -42,6 +43,10 @@ pub struct Joining {
     pub last_event: Option<u64>,
     /// The number of the request.
     pub cseq: Cseq,
+    /// What it may do.
+    pub grants: Grants,
+    /// Its token has expired, which is good enough to go on with a session and not to begin one.
+    pub has_expired: bool,
     /// The session with which it would go on.
     pub resume: Option<Resume>,
 }

@@ -5,6 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use crate::{
     clock::Millis,
     ending::Ending,
+    grants::Grants,
     ids::{ConnectionId, MemberId, SessionId},
     progress::Progress,
     protocol::{
@@ -26,6 +27,8 @@ pub struct Member {
     pub numbered: bool,
     /// What it is in the room for.
     pub role: Role,
+    /// What it may do.
+    pub grants: Grants,
     /// Its secret.
     pub session: SessionId,
     /// Its names.

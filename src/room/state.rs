@@ -161,6 +161,12 @@ impl RoomState {
         if let Some((at, after)) = self.resumable(&joining) {
             return self.resume(at, after, &joining, doing);
         }
+        if joining.has_expired {
+            return doing.refuse(Refusal::new(
+                ErrorCode::Unauthorized,
+                "the token has expired, and there is no session to go on with",
+            ));
+        }
         let older = self
             .members
             .iter()
@@ -199,6 +205,7 @@ impl RoomState {
             joined: last_event,
             numbered: joining.last_event.is_some(),
             role: joining.role,
+            grants: joining.grants,
             session,
             who: who.clone(),
             stream: None,
@@ -324,6 +331,11 @@ impl RoomState {
         let Some(at) = self.position(member) else {
             return doing.refuse(Refusal::no_such_session());
         };
+        if !self.members[at].grants.publish {
+            return doing.refuse(not_granted(
+                "the token of this session does not grant publish",
+            ));
+        }
         if let Some(present) = &self.members[at].stream
             && present.stream_id != stream.stream_id
         {
@@ -392,6 +404,10 @@ impl RoomState {
         let Some(at) = self.position(member) else {
             return doing.refuse(Refusal::no_such_session());
         };
+        if !self.members[at].grants.broadcast {
+            let why = "the token of this session does not grant broadcast";
+            return doing.refuse(not_granted(why));
+        }
         let (who, session) = (self.members[at].who.clone(), self.members[at].session);
         doing.answer(Answer::Done);
         let event = RoomEvent::Broadcast(who, payload);
@@ -482,6 +498,10 @@ fn is_needed(members: &[Member], number: u64, cause: Option<MemberId>) -> bool {
         .iter()
         .take(2)
         .any(|member| member.joined < number && Some(member.id) != cause)
+}
+
+fn not_granted(why: &'static str) -> Refusal {
+    Refusal::new(ErrorCode::Forbidden, why)
 }
 
 /// A command that is being carried out.

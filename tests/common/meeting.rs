@@ -11,6 +11,7 @@ use bytes::Bytes;
 use meeting_server::{
     clock::Millis,
     ending::Ending,
+    grants::Grants,
     ids::{ClaimedSession, Codec, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
     progress::Progress,
     protocol::{
@@ -145,6 +146,9 @@ pub struct Asks<'a> {
     pub last_event: Option<u64>,
     pub session: Option<ClaimedSession>,
     pub cseq: u64,
+    pub grants: Grants,
+    /// Whether its token has expired.
+    pub has_expired: bool,
 }
 
 impl<'a> Asks<'a> {
@@ -157,6 +161,8 @@ impl<'a> Asks<'a> {
             last_event: Some(0),
             session: None,
             cseq: 1,
+            grants: Grants::ALL,
+            has_expired: false,
         }
     }
 
@@ -231,6 +237,8 @@ impl Meeting {
             role: asks.role,
             last_event: asks.last_event,
             cseq: cseq(asks.cseq),
+            grants: asks.grants,
+            has_expired: asks.has_expired,
             resume: asks.session.map(|session| Resume {
                 session,
                 endpoint_named: asks.named,

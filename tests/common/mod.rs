@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "no test file needs all of it")]
 
 pub mod http;
+pub mod keys;
 pub mod log_line;
 pub mod meeting;
 pub mod member;
@@ -63,11 +64,13 @@ impl Server {
         let addr = server.local_addr().unwrap();
         let ops = server.ops_addr().unwrap().unwrap_or(addr);
         let (stop, stopped) = oneshot::channel::<()>();
+        // No signal reaches a test's server.
+        let reread = || Ok(Settings::defaults());
         let thread = std::thread::spawn(move || {
             let stop = async {
                 let _ = stopped.await;
             };
-            server.run(stop, std::future::pending()).unwrap();
+            server.run(stop, std::future::pending(), reread).unwrap();
         });
         Self {
             addr,
@@ -189,17 +192,22 @@ impl Client {
 
     /// The same with a path and query of one's own.
     pub fn connect_to(addr: SocketAddr, path: &str) -> Self {
+        Self::connect_with_head(addr, path, "")
+    }
+
+    /// The same with more lines in the request's head.
+    pub fn connect_with_head(addr: SocketAddr, path: &str, more: &str) -> Self {
         let mut client = Self::tcp(addr);
-        client.upgrade(addr, path);
+        client.upgrade(addr, path, more);
         client
     }
 
-    fn upgrade(&mut self, addr: SocketAddr, path: &str) {
+    fn upgrade(&mut self, addr: SocketAddr, path: &str, more: &str) {
         self.write(
             format!(
                 "GET {path} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: \
                  Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \
-                 dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                 dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
             )
             .as_bytes(),
         );
@@ -226,7 +234,7 @@ impl Client {
         socket.set_recv_buffer_size(4096).unwrap();
         socket.connect(&addr.into()).unwrap();
         let mut client = Self::on(socket.into());
-        client.upgrade(addr, "/ws");
+        client.upgrade(addr, "/ws", "");
         client
     }
 

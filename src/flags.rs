@@ -1,0 +1,135 @@
+//! What the command line can say.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use meeting_server::{
+    auth::{explain::JoinSketch, mint::TokenRequest},
+    grants::Grants,
+    settings::value,
+};
+
+/// The room server of a video-meeting system. Serves, unless a command says otherwise.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Flags {
+    /// The settings file [default: settings.toml, where it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to listen; wins over the settings
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address, global = true)]
+    pub(crate) bind: Option<SocketAddr>,
+    /// Read and check the settings, print what is in effect (without secrets), and exit
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Ask the running server that has these settings whether it is ready; exit code 0 or 1
+    Health,
+    /// Print a new key for an app, to paste into the settings
+    GenKey(GenKey),
+    /// Print a token, signed with a key of the settings
+    GenToken(GenToken),
+    /// Say whether a token would be let in, and if not, why; exit code 0 or 1
+    CheckToken(CheckToken),
+}
+
+#[derive(Args)]
+pub(crate) struct GenKey {
+    /// Whose tokens it signs
+    #[arg(long, default_value = "demo")]
+    pub(crate) app: String,
+    /// Its name
+    #[arg(long, default_value = "1")]
+    pub(crate) kid: String,
+}
+
+#[derive(Args)]
+pub(crate) struct GenToken {
+    /// For which app; it must have a key in the settings
+    #[arg(long)]
+    app: String,
+    /// With which of the app's keys, where it has several
+    #[arg(long)]
+    kid: Option<String>,
+    /// For which channel [default: any]
+    #[arg(long)]
+    channel: Option<String>,
+    /// For which endpoint [default: any]
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// For which role [default: any]
+    #[arg(long, value_parser = ["normal", "recorder", "relayer"])]
+    role: Option<String>,
+    /// For which device [default: any]
+    #[arg(long)]
+    device: Option<String>,
+    /// What it may do; may be said twice [default: everything]
+    #[arg(long, value_name = "GRANT", value_parser = Grants::NAMES)]
+    grant: Vec<String>,
+    /// How long it holds
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    /// The private key, PEM, of an app that has a public key in the settings
+    #[arg(long, value_name = "FILE")]
+    private_key_file: Option<String>,
+}
+
+impl From<&GenToken> for TokenRequest {
+    fn from(flags: &GenToken) -> Self {
+        Self {
+            app: flags.app.clone(),
+            kid: flags.kid.clone(),
+            channel: flags.channel.clone(),
+            endpoint: flags.endpoint.clone(),
+            role: flags.role.clone(),
+            device: flags.device.clone(),
+            grants: Some(flags.grant.clone()).filter(|grants| !grants.is_empty()),
+            ttl: flags.ttl,
+            private_key_file: flags.private_key_file.clone(),
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct CheckToken {
+    /// The token; left out or "-": it is read from standard input, where no list of processes
+    /// shows it
+    pub(crate) token: Option<String>,
+    /// The join's app [default: the token's]
+    #[arg(long)]
+    app: Option<String>,
+    /// The join's channel [default: the token's]
+    #[arg(long)]
+    channel: Option<String>,
+    /// The join's endpoint [default: the token's]
+    #[arg(long)]
+    endpoint: Option<String>,
+    /// The join's role [default: the token's]
+    #[arg(long)]
+    role: Option<String>,
+    /// The join's device [default: the token's]
+    #[arg(long)]
+    device: Option<String>,
+}
+
+impl From<&CheckToken> for JoinSketch {
+    fn from(flags: &CheckToken) -> Self {
+        Self {
+            app: flags.app.clone(),
+            channel: flags.channel.clone(),
+            endpoint: flags.endpoint.clone(),
+            role: flags.role.clone(),
+            device: flags.device.clone(),
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| value::addr::REMEDY)
+}

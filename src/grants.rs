@@ -1,0 +1,37 @@
+//! What a member may do in its room beyond being there.
+
+/// What a member may do. Without a token, or where its token does not say, everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// stream.add
+    pub publish: bool,
+    /// broadcast
+    pub broadcast: bool,
+}
+
+impl Grants {
+    /// Everything.
+    pub const ALL: Self = Self {
+        publish: true,
+        broadcast: true,
+    };
+
+    /// Nothing but being there.
+    pub const NONE: Self = Self {
+        publish: false,
+        broadcast: false,
+    };
+
+    /// The words that tokens use.
+    pub const NAMES: [&str; 2] = ["publish", "broadcast"];
+
+    /// Grants what `name` stands for. `false`: that is not one of [`Self::NAMES`].
+    pub fn add(&mut self, name: &str) -> bool {
+        match name {
+            "publish" => self.publish = true,
+            "broadcast" => self.broadcast = true,
+            _ => return false,
+        }
+        true
+    }
+}

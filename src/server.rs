@@ -273,9 +273,9 @@ async fn reload_for_ever(crew: &Crew, reread: impl Fn() -> Result<Settings, Sett
     while hangup.recv().await.is_some() {
         match reread().and_then(|settings| Keyring::load(&settings.auth)) {
             Ok(keyring) => {
-                log::info!("settings read anew");
-                log_openness(&keyring);
                 crew.set_keyring(keyring);
+                log::info!("settings read anew");
+                log_openness(&crew.keyring());
             }
             Err(error) => {
                 log::warn!(error:% = error; "settings not read anew, the old ones stay");

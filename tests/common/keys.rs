@@ -19,6 +19,8 @@ pub struct Signer {
     encoding: EncodingKey,
     /// The public key, where there is one: PEM.
     pub public_pem: String,
+    /// The private one.
+    pub private_pem: String,
 }
 
 impl Signer {
@@ -40,6 +42,7 @@ impl Signer {
             algorithm: Algorithm::HS256,
             encoding: EncodingKey::from_secret(secret.as_bytes()),
             public_pem: String::new(),
+            private_pem: String::new(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Signer {
             algorithm,
             encoding,
             public_pem,
+            private_pem: pair.serialize_pem(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::Duration,
@@ -28,11 +29,27 @@ impl Process {
     /// On free ports and two worker threads; with these settings, `SECTION__KEY` and value, beside
     /// the defaults.
     pub fn start(format: Format, rust_log: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start_with(format, rust_log, Path::new("/dev/null"), settings)
+    }
+
+    /// The same with this settings file, and nothing else but the defaults.
+    pub fn with_config(format: Format, config: &Path) -> Self {
+        Self::start_with(format, "info", config, &[])
+    }
+
+    /// The same with a settings file besides.
+    pub fn start_with(
+        format: Format,
+        rust_log: &str,
+        config: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meeting-server"));
         command
             .env_clear()
             .env("RUST_LOG", rust_log)
-            // Where there is no settings.toml.
+            .arg("--config")
+            .arg(config)
             .current_dir(env!("CARGO_TARGET_TMPDIR"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -14,12 +14,28 @@ use std::{
 use actix::{Message, Recipient};
 use actix_rt::ArbiterHandle;
 
-use crate::{admission::Admission, auth::keyring::Keyring, ids::RoomName, stats::Stats};
+use crate::{
+    admission::Admission, auth::keyring::Keyring, ids::RoomName, media::MediaServers, stats::Stats,
+};
 
 /// To a registry: it is there if it answers.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct AreYouThere;
+
+/// To a registry, and from there to its rooms: a media server has gone down.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct MediaServerDown;
+
+/// How a worker's registry is reached from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// To see whether it is there.
+    pub life: Recipient<AreYouThere>,
+    /// To tell it that a media server has gone down.
+    pub media: Recipient<MediaServerDown>,
+}
 
 /// All workers of a server.
 #[derive(Debug)]
@@ -32,13 +48,19 @@ pub struct Crew {
     /// Read at each join, replaced as a whole.
     keyring: RwLock<Arc<Keyring>>,
     draining: AtomicBool,
-    registries: Mutex<Vec<Recipient<AreYouThere>>>,
+    registries: Mutex<Vec<Registry>>,
+    media: Arc<MediaServers>,
     stats: Mutex<Vec<Arc<Stats>>>,
 }
 
 impl Crew {
     /// A crew that will have `size` workers.
-    pub fn new(size: usize, admission: Admission, keyring: Keyring) -> Self {
+    pub fn new(
+        size: usize,
+        admission: Admission,
+        keyring: Keyring,
+        media: Arc<MediaServers>,
+    ) -> Self {
         Self {
             size,
             arbiters: Mutex::default(),
@@ -47,6 +69,7 @@ impl Crew {
             keyring: RwLock::new(Arc::new(keyring)),
             draining: AtomicBool::new(false),
             registries: Mutex::default(),
+            media,
             stats: Mutex::default(),
         }
     }
@@ -84,16 +107,28 @@ impl Crew {
         self.arbiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker's registry, to be asked whether it is there.
-    pub fn enlist_registry(&self, registry: Recipient<AreYouThere>) {
+    /// A worker's registry, to be asked whether it is there, and told what all have to know.
+    pub fn enlist_registry(&self, registry: Registry) {
         self.lock_registries().push(registry);
+    }
+
+    /// Tells all registries that a media server has gone down.
+    pub fn media_server_went_down(&self) {
+        for registry in &*self.lock_registries() {
+            registry.media.do_send(MediaServerDown);
+        }
+    }
+
+    /// The media servers.
+    pub fn media(&self) -> &Arc<MediaServers> {
+        &self.media
     }
 
     /// Whether every worker's registry answers within `timeout`.
     pub async fn is_alive(&self, timeout: Duration) -> bool {
         let registries = self.lock_registries().clone();
         for registry in registries {
-            let answer = tokio::time::timeout(timeout, registry.send(AreYouThere)).await;
+            let answer = tokio::time::timeout(timeout, registry.life.send(AreYouThere)).await;
             if !matches!(answer, Ok(Ok(()))) {
                 return false;
             }
@@ -101,7 +136,7 @@ impl Crew {
         true
     }
 
-    fn lock_registries(&self) -> std::sync::MutexGuard<'_, Vec<Recipient<AreYouThere>>> {
+    fn lock_registries(&self) -> std::sync::MutexGuard<'_, Vec<Registry>> {
         self.registries
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -16,6 +16,7 @@ use crate::{
     crew::Crew,
     ending::Ending,
     instrument::{Counter, Gauge, Histogram, sum_of},
+    media::MediaServers,
     protocol::method::Method,
     stats::{EVENTS, REFUSALS, RESULTS, ROOM_SIZES, Stats},
 };
@@ -109,6 +110,7 @@ impl Collector for Figures {
             gauge(|s| &s.history_bytes),
         )?;
         page.objects()?;
+        page.media_servers(self.0.media())?;
         page.counter("frames_received", "Frames from clients", |s| &s.frames_in)?;
         page.counter("received_bytes", "Their payload in bytes", |s| &s.bytes_in)?;
         page.counter("sent_bytes", "Bytes that sockets took", |s| &s.bytes_out)?;
@@ -210,6 +212,21 @@ impl Page<'_, '_> {
             let sum: i64 = stats.iter().map(|stats| stats.rooms[at].get()).sum();
             let labels = [("members", bound)];
             ConstGauge::new(sum).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn media_servers(&mut self, servers: &MediaServers) -> fmt::Result {
+        let mut family = self.encoder.encode_descriptor(
+            "media_server_up",
+            "Whether a media server counts as healthy",
+            None,
+            MetricType::Gauge,
+        )?;
+        for id in servers.ids() {
+            let labels = [("name", servers.name(id))];
+            ConstGauge::new(i64::from(servers.is_healthy(id)))
+                .encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use crate::{
-    crew::{AreYouThere, Crew},
+    crew::{AreYouThere, Crew, MediaServerDown},
     ids::RoomId,
-    media::MediaServers,
     membership::SessionEnded,
     protocol::error::{ErrorCode, Refusal},
     registry::directory::Directory,
@@ -21,7 +20,6 @@ use crate::{
 /// The rooms of a thread.
 pub struct RegistryActor {
     directory: Directory<Addr<RoomActor>>,
-    media: Arc<MediaServers>,
     rules: Rules,
     crew: Arc<Crew>,
     _vital: Vital,
@@ -39,10 +37,9 @@ pub struct ToRoom {
 
 impl RegistryActor {
     /// A registry without rooms, for rooms with these rules.
-    pub fn new(media: Arc<MediaServers>, rules: Rules, crew: Arc<Crew>) -> Self {
+    pub fn new(rules: Rules, crew: Arc<Crew>) -> Self {
         Self {
             directory: Directory::default(),
-            media,
             rules,
             crew,
             _vital: Vital("the registry"),
@@ -67,7 +64,7 @@ impl Handler<Join> for RegistryActor {
                     id,
                     name.clone(),
                     self.rules,
-                    self.media.clone(),
+                    self.crew.media().clone(),
                     counted,
                     registry.clone().recipient(),
                     registry.recipient(),
@@ -125,6 +122,16 @@ impl Handler<GoDown> for RegistryActor {
     fn handle(&mut self, _: GoDown, _: &mut Self::Context) {
         for room in self.directory.rooms() {
             room.do_send(GoDown);
+        }
+    }
+}
+
+impl Handler<MediaServerDown> for RegistryActor {
+    type Result = ();
+
+    fn handle(&mut self, down: MediaServerDown, _: &mut Self::Context) {
+        for room in self.directory.rooms() {
+            room.do_send(down);
         }
     }
 }

@@ -26,14 +26,15 @@ use crate::{
     client::Phase,
     clients::{self, Clients},
     clock::Millis,
+    crew::MediaServerDown,
     ending::Ending,
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
-    media::MediaServers,
+    media::{MediaServers, WEBRTC, assignment::Assignment},
     membership::{Membership, Seat, SessionEnded},
     outbox::{Dump, Event, Frame},
     protocol::{
-        error::{ErrorCode, Refusal},
-        event::{EventFrame, RoomEvent},
+        error::{ErrorCode, ErrorType, Refusal},
+        event::{self, EventFrame, RoomEvent},
         reply,
         request::Action,
     },
@@ -110,7 +111,7 @@ pub struct RoomActor {
     most_members: usize,
     rules: Rules,
     state: RoomState,
-    media: Arc<MediaServers>,
+    media: Assignment,
     _room: CountedRoom,
     _counted: Counted,
     /// Joins seen.
@@ -144,7 +145,7 @@ impl RoomActor {
             most_members: 0,
             rules,
             state: RoomState::new(rules),
-            media,
+            media: Assignment::new(media),
             _room: room,
             _counted: Counted::new(Object::Room),
             joins: 0,
@@ -257,7 +258,7 @@ impl RoomActor {
         }
     }
 
-    fn answer(&self, answer: Result<Answer, Refusal>, ticket: Ticket, clients: &Clients) {
+    fn answer(&mut self, answer: Result<Answer, Refusal>, ticket: Ticket, clients: &Clients) {
         let frame = match answer {
             Err(refusal) => return ticket.refuse(&refusal),
             Ok(Answer::Joined(joined)) => self.joined(joined, &ticket, clients),
@@ -277,7 +278,7 @@ impl RoomActor {
     }
 
     /// Gives a connection its seat; the answer that says so.
-    fn joined(&self, joined: Joined, ticket: &Ticket, clients: &Clients) -> Frame {
+    fn joined(&mut self, joined: Joined, ticket: &Ticket, clients: &Clients) -> Frame {
         let stats = &clients.shared().stats;
         let resumed = match joined.resumption {
             Resumption::Unasked => None,
@@ -290,9 +291,10 @@ impl RoomActor {
                 Some(last_cseq)
             }
         };
+        let media_server = self.media.addresses(&self.journal.name, WEBRTC);
         let answer = ticket.reply_to().joined(&reply::Joined {
             session: joined.session,
-            media_server: self.media.addresses("webrtc").unwrap_or("{}"),
+            media_server: media_server.unwrap_or("{}"),
             endpoint: joined.who.endpoint(),
             last_event: joined.last_event,
             resumed,
@@ -357,6 +359,25 @@ impl RoomActor {
         stats.deliveries.add(deliveries);
     }
 
+    /// Where a media server of the room has gone down, its members are told to ask for another.
+    fn check_media(&mut self) {
+        if !self.media.give_up_unhealthy() {
+            return;
+        }
+        clients::with(|clients| {
+            for member in self.state.members() {
+                if let Some(connection) = member.connection() {
+                    let event = event::error(
+                        Some(member.session),
+                        ErrorType::MediaServerDown,
+                        "the room's media server is down; media_server.dump names another",
+                    );
+                    clients.push_to(connection, Frame::Own(event));
+                }
+            }
+        });
+    }
+
     /// Nobody can come back any more: once nobody is connected, there is nobody to wait for.
     fn abandon_if_deserted(&mut self, ctx: &Context<Self>) {
         if self.state.is_deserted() {
@@ -413,6 +434,7 @@ impl Handler<Join> for RoomActor {
                 session,
                 endpoint_named: request.endpoint.is_some(),
             });
+            self.check_media();
             self.note_progress(resume.as_ref());
             let command = Command::Join(Joining {
                 connection,
@@ -450,7 +472,8 @@ impl Handler<MemberRequest> for RoomActor {
             Action::ChannelDump => Command::Dump(member),
             Action::Broadcast(payload) => Command::Broadcast(member, payload),
             Action::MediaServerDump(protocol) => {
-                return match self.media.addresses(&protocol) {
+                self.check_media();
+                return match self.media.addresses(&self.journal.name, &protocol) {
                     Some(addresses) => {
                         let frame = ticket.reply_to().media_server(addresses);
                         ticket.answer(Frame::Own(frame));
@@ -499,6 +522,14 @@ impl Handler<GoDown> for RoomActor {
     fn handle(&mut self, _: GoDown, ctx: &mut Self::Context) {
         self.abandon_if_deserted(ctx);
         self.report_if_empty();
+    }
+}
+
+impl Handler<MediaServerDown> for RoomActor {
+    type Result = ();
+
+    fn handle(&mut self, _: MediaServerDown, _: &mut Self::Context) {
+        self.check_media();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     clients,
     crew::Crew,
     http_socket::HttpSocket,
-    media::MediaServers,
+    media::{MediaServers, health},
     pages,
     report::report_for_ever,
     settings::{Settings, SettingsError},
@@ -78,7 +78,13 @@ impl Server {
         let ops_bind = settings.server.ops_bind;
         let ops_listener = ops_bind.map(|addr| listen(addr, backlog)).transpose()?;
         let admission = Admission::new(&settings);
-        let crew = Arc::new(Crew::new(settings.worker_count(), admission, keyring));
+        let media = Arc::new(MediaServers::new(&settings.media_servers));
+        let crew = Arc::new(Crew::new(
+            settings.worker_count(),
+            admission,
+            keyring,
+            media,
+        ));
         Ok(Self {
             listener,
             ops_listener,
@@ -134,7 +140,10 @@ impl Server {
             settings,
             crew,
         } = self;
-        let media = Arc::new(MediaServers::new(&settings.media_servers));
+        let told = crew.clone();
+        let _checks = health::begin(&settings, crew.media(), move || {
+            told.media_server_went_down();
+        });
         let mut server = actix_server::Server::build()
             .workers(crew.size())
             .max_concurrent_connections(usize::MAX)
@@ -155,7 +164,7 @@ impl Server {
         let factory = {
             let (settings, crew) = (settings.clone(), crew.clone());
             move || {
-                let worker = Worker::on_this_thread(&settings, &media, &crew);
+                let worker = Worker::on_this_thread(&settings, &crew);
                 let (crew, door) = (crew.clone(), crew.clone());
                 let pages = App::new().configure(|config| {
                     pages::configure(config, &crew, settings.server.demo);

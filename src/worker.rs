@@ -7,8 +7,7 @@ use actix::prelude::*;
 
 use crate::{
     clients,
-    crew::Crew,
-    media::MediaServers,
+    crew::{Crew, Registry},
     registry::RegistryActor,
     room::{GoDown, rules::Rules},
     settings::Settings,
@@ -32,17 +31,16 @@ pub struct Worker {
 
 impl Worker {
     /// The worker of this thread, made on the first call. The thread must be an arbiter's.
-    pub fn on_this_thread(
-        settings: &Arc<Settings>,
-        media: &Arc<MediaServers>,
-        crew: &Arc<Crew>,
-    ) -> Rc<Self> {
+    pub fn on_this_thread(settings: &Arc<Settings>, crew: &Arc<Crew>) -> Rc<Self> {
         WORKER.with(|cell| {
             cell.get_or_init(|| {
                 clients::start(settings, crew.count_for_thread());
                 let rules = Rules::of(settings);
-                let registry = RegistryActor::new(media.clone(), rules, crew.clone()).start();
-                crew.enlist_registry(registry.clone().recipient());
+                let registry = RegistryActor::new(rules, crew.clone()).start();
+                crew.enlist_registry(Registry {
+                    life: registry.clone().recipient(),
+                    media: registry.clone().recipient(),
+                });
                 Rc::new(Self {
                     index: crew.enlist(Arbiter::current()),
                     registry,

@@ -81,6 +81,8 @@ pub enum ErrorType {
     SlowConsumer,
     /// Went on over the rate limit.
     RateLimited,
+    /// The room's media server is not well: ask for another.
+    MediaServerDown,
     /// The room died of a defect; a new join makes a new one.
     RoomFailed,
     /// The server is going down.
@@ -96,6 +98,7 @@ impl ErrorType {
             Self::EndpointReplaced => "endpoint_replaced",
             Self::SlowConsumer => "slow_consumer",
             Self::RateLimited => "rate_limited",
+            Self::MediaServerDown => "media_server_down",
             Self::RoomFailed => "room_failed",
             Self::ServerShutdown => "server_shutdown",
         }

@@ -1,0 +1,257 @@
+//! Asking each media server, for ever, whether it is well: one thread each, which does nothing
+//! else. A server is down after `unhealthy_after` failed checks in a row, and up again after one
+//! that does not fail.
+
+use std::{
+    net::{TcpStream, ToSocketAddrs},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::crypto::aws_lc_rs;
+use thiserror::Error;
+use ureq::{
+    Agent,
+    tls::{RootCerts, TlsConfig},
+};
+
+use super::{MediaServers, ServerId};
+use crate::{settings::Settings, vital::Vital};
+
+/// Why a check has failed.
+#[derive(Debug, Error)]
+pub enum Ailment {
+    /// No connection, or no answer in time.
+    #[error("{0}")]
+    Unreachable(String),
+    /// An answer that is none of 2xx.
+    #[error("it answers {0}")]
+    Status(u16),
+}
+
+/// How a server is asked.
+#[derive(Clone, Debug)]
+enum Check {
+    /// GET this URL.
+    Http(String),
+    /// Connect to this host and port.
+    Tcp(String),
+}
+
+impl Check {
+    /// What the settings say; `None`: it is not asked at all.
+    fn new(health: &str) -> Option<Self> {
+        match health.strip_prefix("tcp://") {
+            _ if health.is_empty() => None,
+            Some(host) => Some(Self::Tcp(host.to_owned())),
+            None => Some(Self::Http(health.to_owned())),
+        }
+    }
+
+    fn run(&self, agent: &Agent, timeout: Duration) -> Result<(), Ailment> {
+        match self {
+            Self::Http(url) => {
+                let answer = agent.get(url).call();
+                let status = answer
+                    .map_err(|e| Ailment::Unreachable(e.to_string()))?
+                    .status();
+                if !status.is_success() {
+                    return Err(Ailment::Status(status.as_u16()));
+                }
+                Ok(())
+            }
+            Self::Tcp(host) => connect(host, timeout),
+        }
+    }
+}
+
+/// Connects to any of the host's addresses within `timeout` in all.
+fn connect(host: &str, timeout: Duration) -> Result<(), Ailment> {
+    let begun = Instant::now();
+    let unreachable = |e: std::io::Error| Ailment::Unreachable(e.to_string());
+    let mut last = Ailment::Unreachable("its name has no address".into());
+    for address in host.to_socket_addrs().map_err(unreachable)? {
+        let left = timeout.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(Ailment::Unreachable("timed out".into()));
+        }
+        match TcpStream::connect_timeout(&address, left) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = unreachable(error),
+        }
+    }
+    Err(last)
+}
+
+/// The checks go on while this lives.
+#[derive(Debug)]
+pub struct Checks {
+    /// Each ends when its sender is gone.
+    _stop: Vec<Sender<()>>,
+}
+
+/// Begins to ask all servers of the settings that are to be asked. `went_down` is called on the
+/// asking thread when one is found not to be well any more.
+pub fn begin(
+    settings: &Settings,
+    servers: &Arc<MediaServers>,
+    went_down: impl Fn() + Clone + Send + 'static,
+) -> Checks {
+    let media = &settings.media;
+    let mut stops = Vec::new();
+    if media.health_interval.is_zero() {
+        return Checks { _stop: stops };
+    }
+    for (id, server) in servers.ids().zip(&settings.media_servers) {
+        let Some(check) = Check::new(&server.health) else {
+            continue;
+        };
+        let (stop, stopped) = channel();
+        stops.push(stop);
+        let watch = Watch {
+            id,
+            servers: servers.clone(),
+            check,
+            interval: media.health_interval,
+            timeout: media.health_timeout,
+            unhealthy_after: media.unhealthy_after,
+            failures: 0,
+        };
+        let went_down = went_down.clone();
+        let spawned = thread::Builder::new()
+            .name(format!("health of {}", server.name))
+            .spawn(move || {
+                let _vital = Vital("the health check of a media server");
+                watch.for_ever(&stopped, went_down);
+            });
+        if let Err(error) = spawned {
+            log::error!("a media server's health cannot be checked, it counts as well: {error}");
+        }
+    }
+    Checks { _stop: stops }
+}
+
+/// One server under watch.
+struct Watch {
+    id: ServerId,
+    servers: Arc<MediaServers>,
+    check: Check,
+    interval: Duration,
+    timeout: Duration,
+    unhealthy_after: u32,
+    /// In a row.
+    failures: u32,
+}
+
+impl Watch {
+    fn for_ever(mut self, stopped: &Receiver<()>, went_down: impl Fn()) {
+        let agent = agent(self.timeout);
+        loop {
+            let begun = Instant::now();
+            let outcome = self.check.run(&agent, self.timeout);
+            if self.note(outcome) {
+                went_down();
+            }
+            let rest = self.interval.saturating_sub(begun.elapsed());
+            if stopped.recv_timeout(rest) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the outcome of a check in. Whether the server went down by it.
+    fn note(&mut self, outcome: Result<(), Ailment>) -> bool {
+        let name = self.servers.name(self.id);
+        let was_healthy = self.servers.is_healthy(self.id);
+        match outcome {
+            Ok(()) => {
+                self.failures = 0;
+                if !was_healthy {
+                    self.servers.set_healthy(self.id, true);
+                    log::info!(name = name; "media server up");
+                }
+                false
+            }
+            Err(ailment) => {
+                self.failures = self.failures.saturating_add(1);
+                let went_down = was_healthy && self.failures >= self.unhealthy_after;
+                if went_down {
+                    self.servers.set_healthy(self.id, false);
+                    log::warn!(
+                        name = name,
+                        failures = self.failures,
+                        error:% = ailment;
+                        "media server down"
+                    );
+                }
+                went_down
+            }
+        }
+    }
+}
+
+/// An HTTP client that follows nothing and keeps nothing: each check is a connection of its own.
+fn agent(timeout: Duration) -> Agent {
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::PlatformVerifier)
+        .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()));
+    Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .max_idle_connections(0)
+        .user_agent("meeting-server")
+        .tls_config(tls.build())
+        .build()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(unhealthy_after: u32) -> Watch {
+        let settings = Settings::defaults();
+        let servers = Arc::new(MediaServers::new(&settings.media_servers));
+        let id = servers.ids().next().unwrap();
+        Watch {
+            id,
+            servers,
+            check: Check::Tcp(String::new()),
+            interval: Duration::ZERO,
+            timeout: Duration::ZERO,
+            unhealthy_after,
+            failures: 0,
+        }
+    }
+
+    #[test]
+    fn so_many_failures_in_a_row_and_one_success_heals() {
+        let mut watch = watch(3);
+        let mut told = Vec::new();
+        for good in [false, false, true, false, false, false, false, true, false] {
+            let outcome = if good {
+                Ok(())
+            } else {
+                Err(Ailment::Status(500))
+            };
+            let went_down = watch.note(outcome);
+            told.push((went_down, watch.servers.is_healthy(watch.id)));
+        }
+        let up = (false, true);
+        let down = (false, false);
+        assert_eq!(told, [up, up, up, up, up, (true, false), down, up, up]);
+    }
+
+    #[test]
+    fn what_is_not_asked_is_well() {
+        assert!(Check::new("").is_none());
+        assert!(matches!(Check::new("tcp://a:1"), Some(Check::Tcp(host)) if host == "a:1"));
+        assert!(matches!(Check::new("https://a/b"), Some(Check::Http(_))));
+    }
+}

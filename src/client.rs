@@ -6,13 +6,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::{self, ErrorKind},
+    io::ErrorKind,
     sync::Arc,
     task::Waker,
 };
-
-use socket2::SockRef;
-use tokio::{io::Interest, net::TcpStream};
 
 use crate::{
     census::{Counted, Object},
@@ -30,6 +27,7 @@ use crate::{
         event, frame,
     },
     rate::{RateLimit, Verdict},
+    socket::Socket,
     stats::Stats,
     tally::Tally,
 };
@@ -76,7 +74,7 @@ struct Parting {
 /// See the module's text.
 pub struct Client {
     id: Cell<ConnectionId>,
-    socket: TcpStream,
+    socket: Socket,
     outbox: RefCell<Outbox>,
     /// Whether it is on the list of those to be flushed at the end of this turn.
     dirty: Cell<bool>,
@@ -111,7 +109,7 @@ pub struct Client {
 
 impl Client {
     /// A client on `socket`, with what it has brought along.
-    pub fn new(socket: TcpStream, baggage: Baggage, now: Millis, first_ping: Millis) -> Self {
+    pub fn new(socket: Socket, baggage: Baggage, now: Millis, first_ping: Millis) -> Self {
         let Baggage {
             handshake,
             unsent,
@@ -159,12 +157,12 @@ impl Client {
     }
 
     /// Its socket.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
     /// Itself and what goes with it to another thread.
-    pub fn into_baggage(self, now: Millis) -> (TcpStream, Baggage) {
+    pub fn into_baggage(self, now: Millis) -> (Socket, Baggage) {
         let baggage = Baggage {
             handshake: self.handshake,
             unsent: self.outbox.into_inner().into_bytes(),
@@ -534,7 +532,7 @@ impl Client {
         while !self.is_flushed() {
             let oldest = self.outbox.borrow().first_event();
             self.outbox.borrow().gather(&mut scratch);
-            match self.send(&scratch) {
+            match self.socket.send(&scratch) {
                 Ok(written) => {
                     self.outbox.borrow_mut().advance(written);
                     self.tally.written(written);
@@ -560,22 +558,6 @@ impl Client {
         self.stuck_since.set(None);
     }
 
-    /// Writes straight to the socket. Tokio's own write believes a socket that is new to its
-    /// thread to be full until the event loop has turned, and a client that has just moved would
-    /// be taken for a slow one.
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = SockRef::from(&self.socket).send(bytes);
-        if sent
-            .as_ref()
-            .is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
-        {
-            // Tokio has to know, or it would not wait for the socket to be writable again.
-            let full = || Err::<(), _>(ErrorKind::WouldBlock.into());
-            let _would_block = self.socket.try_io(Interest::WRITABLE, full);
-        }
-        sent
-    }
-
     /// Whether the socket is full, so that the connection's task has to wait for it.
     pub fn is_stuck(&self) -> bool {
         self.stuck_since.get().is_some()
@@ -583,7 +565,7 @@ impl Client {
 
     /// Whether nothing waits.
     pub fn is_flushed(&self) -> bool {
-        self.outbox.borrow().is_empty()
+        self.outbox.borrow().is_empty() && !self.socket.has_unsent()
     }
 
     // ----- the task -----

@@ -11,8 +11,6 @@ pub mod inbound;
 use std::{
     cell::RefCell,
     future::Future,
-    io::{self, ErrorKind},
-    net::Shutdown,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -24,18 +22,18 @@ use actix_http::ws::Codec;
 use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use tokio::net::TcpStream;
 
 use crate::{
     client::{Client, Phase, Shared},
     clients,
     clock::Millis,
-    connection::inbound::{Inbound, read_some},
+    connection::inbound::Inbound,
     ending::Ending,
     handover::{Baggage, Handover, PendingJoin},
     handshake::Handshake,
     rate::RateLimit,
     session::SessionActor,
+    socket::Socket,
     worker::Worker,
 };
 
@@ -49,7 +47,7 @@ const DISCARDS_A_TURN: usize = 16;
 ///
 /// It has been in no room for all the time `since_accept`, and join_timeout counts from there.
 pub fn begin(
-    socket: TcpStream,
+    socket: Socket,
     since_accept: Duration,
     handshake: Arc<Handshake>,
     unread: BytesMut,
@@ -66,7 +64,7 @@ pub fn begin(
 
 /// Serves a connection on this thread, a worker's, until it ends or moves.
 fn serve(
-    socket: TcpStream,
+    socket: Socket,
     baggage: Baggage,
     unread: BytesMut,
     pending: Option<PendingJoin>,
@@ -231,20 +229,15 @@ where
         if !self.shut_down {
             self.shut_down = true;
             self.client.close_sent(CLOSE_GRACE, shared);
-            if shut_down(self.client.socket()).is_err() {
+            if self.client.socket().shut_down().is_err() {
                 return Poll::Ready(End::Over);
             }
         }
         let mut scratch = shared.scratch.borrow_mut();
         for _ in 0..DISCARDS_A_TURN {
-            if ready!(self.client.socket().poll_read_ready(cx)).is_err() {
-                return Poll::Ready(End::Over);
-            }
-            match read_some(self.client.socket(), &mut scratch) {
-                Ok(0) => return Poll::Ready(End::Over),
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(End::Over),
+            match ready!(self.client.socket().poll_read(cx, &mut scratch)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(End::Over),
             }
         }
         cx.waker().wake_by_ref();
@@ -269,7 +262,7 @@ where
         };
         let now = clients::with(|clients| clients.shared().now.get());
         let (socket, baggage) = client.into_baggage(now);
-        let socket = match socket.into_std() {
+        let socket = match socket.detach() {
             Ok(socket) => socket,
             Err(e) => return log::error!("a connection cannot move: {e}"),
         };
@@ -278,13 +271,9 @@ where
             pending,
         } = handover;
         let unread = unread.take();
-        worker.send_to(to, move |worker| match TcpStream::from_std(socket) {
+        worker.send_to(to, move |worker| match socket.attach() {
             Ok(socket) => serve(socket, baggage, unread, Some(pending), worker),
             Err(e) => log::error!("a connection that moved cannot be served: {e}"),
         });
     }
-}
-
-fn shut_down(socket: &TcpStream) -> io::Result<()> {
-    socket2::SockRef::from(socket).shutdown(Shutdown::Write)
 }

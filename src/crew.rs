@@ -16,6 +16,7 @@ use actix_rt::ArbiterHandle;
 
 use crate::{
     admission::Admission, auth::keyring::Keyring, ids::RoomName, media::MediaServers, stats::Stats,
+    tls::Identity,
 };
 
 /// To a registry: it is there if it answers.
@@ -47,6 +48,8 @@ pub struct Crew {
     admission: Admission,
     /// Read at each join, replaced as a whole.
     keyring: RwLock<Arc<Keyring>>,
+    /// Asked at each connect; `None` where there is no TLS.
+    identity: Option<Identity>,
     draining: AtomicBool,
     registries: Mutex<Vec<Registry>>,
     media: Arc<MediaServers>,
@@ -59,6 +62,7 @@ impl Crew {
         size: usize,
         admission: Admission,
         keyring: Keyring,
+        identity: Option<Identity>,
         media: Arc<MediaServers>,
     ) -> Self {
         Self {
@@ -67,6 +71,7 @@ impl Crew {
             hasher: RandomState::new(),
             admission,
             keyring: RwLock::new(Arc::new(keyring)),
+            identity,
             draining: AtomicBool::new(false),
             registries: Mutex::default(),
             media,
@@ -173,6 +178,11 @@ impl Crew {
     pub fn set_keyring(&self, keyring: Keyring) {
         let mut present = self.keyring.write().unwrap_or_else(PoisonError::into_inner);
         *present = Arc::new(keyring);
+    }
+
+    /// Who we are under TLS, where there is TLS.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// From now on nobody is let in.

@@ -1,14 +1,18 @@
 //! The question whether a running server is ready, for container checks and scripts.
 
+mod any_certificate;
+
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustls::{ClientConnection, StreamOwned};
 use thiserror::Error;
 
-use crate::settings;
+use crate::settings::Settings;
 
 /// How long the whole question may take.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,9 +41,19 @@ pub enum HealthError {
     },
 }
 
-/// Where a server with these settings is asked: at its operator's address or else at the one for
-/// everybody.
-pub fn address(server: &settings::Server) -> SocketAddr {
+/// Where a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// The address.
+    pub addr: SocketAddr,
+    /// Whether it speaks under TLS there.
+    pub tls: bool,
+}
+
+/// Where a server with these settings is asked: at its operator's address, which has no TLS, or
+/// else at the one for everybody.
+pub fn door(settings: &Settings) -> Door {
+    let server = &settings.server;
     let mut addr = server.ops_bind.unwrap_or(server.bind);
     // To listen everywhere is no address to connect to.
     match addr.ip() {
@@ -47,29 +61,43 @@ pub fn address(server: &settings::Server) -> SocketAddr {
         IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    addr
+    let tls = server.ops_bind.is_none() && !settings.tls.cert_file.is_empty();
+    Door { addr, tls }
 }
 
-/// Asks the server at `addr` for its `/readyz`.
+/// Asks the server behind `door` for its `/readyz`.
 ///
 /// # Errors
 /// [`HealthError`], where the answer within `timeout` is anything but 200.
-pub fn ask(addr: SocketAddr, timeout: Duration) -> Result<(), HealthError> {
-    let line = status_line(addr, timeout).map_err(|source| HealthError::Silent { addr, source })?;
+pub fn ask(door: Door, timeout: Duration) -> Result<(), HealthError> {
+    let addr = door.addr;
+    let line = status_line(door, timeout).map_err(|source| HealthError::Silent { addr, source })?;
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["HTTP/1.1" | "HTTP/1.0", "200", ..] => Ok(()),
         _ => Err(HealthError::Refused { addr, status: line }),
     }
 }
 
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
 /// The first line of the answer, or as much of it as came before the end.
-fn status_line(addr: SocketAddr, timeout: Duration) -> io::Result<String> {
+fn status_line(Door { addr, tls }: Door, timeout: Duration) -> io::Result<String> {
     let deadline = Instant::now() + timeout;
-    let mut stream = TcpStream::connect_timeout(&addr, timeout)?;
-    stream.set_write_timeout(Some(timeout))?;
-    stream.write_all(
-        format!("GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
+    let tcp = TcpStream::connect_timeout(&addr, timeout)?;
+    tcp.set_write_timeout(Some(timeout))?;
+    tcp.set_read_timeout(Some(timeout))?;
+    let clock = tcp.try_clone()?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    let mut stream: Box<dyn Stream> = if tls {
+        let config = any_certificate::client_config().map_err(io::Error::other)?;
+        let tls = ClientConnection::new(Arc::new(config), addr.ip().into());
+        Box::new(StreamOwned::new(tls.map_err(io::Error::other)?, tcp))
+    } else {
+        Box::new(tcp)
+    };
+    stream.write_all(request.as_bytes())?;
     let mut line = Vec::new();
     let mut chunk = [0; MAX_STATUS_LINE];
     loop {
@@ -78,13 +106,15 @@ fn status_line(addr: SocketAddr, timeout: Duration) -> io::Result<String> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(left))?;
+        clock.set_read_timeout(Some(left))?;
         let read = match stream.read(&mut chunk) {
             // What a read timeout is called on Unix; "resource unavailable" would tell nobody.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // Who closes without TLS's own goodbye has closed all the same.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
             read => read?,
         };
         line.extend_from_slice(&chunk[..read]);
@@ -112,10 +142,14 @@ mod tests {
             ("[::]:80", None, "[::1]:80"),
             ("127.0.0.1:80", Some("0.0.0.0:90"), "127.0.0.1:90"),
         ] {
-            let mut server = Settings::defaults().server;
-            server.bind = bind.parse().unwrap();
-            server.ops_bind = ops_bind.map(|addr| addr.parse().unwrap());
-            assert_eq!(address(&server).to_string(), asked);
+            let mut settings = Settings::defaults();
+            settings.server.bind = bind.parse().unwrap();
+            settings.server.ops_bind = ops_bind.map(|addr| addr.parse().unwrap());
+            let addr = asked.parse().unwrap();
+            assert_eq!(door(&settings), Door { addr, tls: false });
+            settings.tls.cert_file = "cert.pem".into();
+            let tls = ops_bind.is_none();
+            assert_eq!(door(&settings), Door { addr, tls });
         }
     }
 
@@ -134,7 +168,7 @@ mod tests {
                 let _ = is_done.recv();
             }
         });
-        let result = ask(addr, timeout).map_err(|error| error.to_string());
+        let result = ask(Door { addr, tls: false }, timeout).map_err(|error| error.to_string());
         drop(done);
         server.join().unwrap();
         result

@@ -1,4 +1,5 @@
-//! A socket that still speaks HTTP, with a deadline by which it must have upgraded.
+//! A socket that still speaks HTTP, plain or under TLS, with a deadline by which it must have
+//! upgraded.
 //!
 //! actix-http has a deadline of its own for a request's head, but reckons it with a clock that is
 //! up to half a second old, and forgets a deadline that has passed before it was first looked at:
@@ -7,14 +8,21 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::Sleep,
+    time::{Instant, Sleep},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    admission::Counted,
+    socket::{Socket, tls::TlsSocket},
 };
 
 /// How many bytes are read before the upgrade, about: the reader's last buffer is read in full.
@@ -23,28 +31,53 @@ const BUDGET: usize = 64 * 1024;
 /// See the module's text. At the deadline reads and writes fail, and the connection with them: a
 /// client that sends requests and reads no response is cut as well.
 pub struct HttpSocket {
-    socket: TcpStream,
+    stream: HttpStream,
     /// How many more bytes are read before the upgrade. A request's head fits well; requests
     /// without end, sent by somebody who reads no response, do not.
     budget: usize,
     accepted: Instant,
     deadline: Pin<Box<Sleep>>,
+    counted: Option<Arc<Counted>>,
+}
+
+enum HttpStream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl HttpSocket {
-    /// A socket that has so long to upgrade.
-    pub fn new(socket: TcpStream, timeout: Duration) -> Self {
-        Self {
-            socket,
+    /// A socket that was accepted just now and has so long to upgrade, TLS's handshake included,
+    /// where there is to be one. `counted` is held for as long as it lives.
+    ///
+    /// # Errors
+    /// Where the handshake fails, or is not done in time.
+    pub async fn accept(
+        tcp: TcpStream,
+        tls: Option<TlsAcceptor>,
+        timeout: Duration,
+        counted: Option<Arc<Counted>>,
+    ) -> io::Result<Self> {
+        let accepted = Instant::now();
+        let deadline = accepted + timeout;
+        let stream = match tls {
+            None => HttpStream::Plain(tcp),
+            Some(tls) => {
+                let stream = tokio::time::timeout_at(deadline, tls.accept(tcp)).await??;
+                HttpStream::Tls(Box::new(stream))
+            }
+        };
+        Ok(Self {
+            stream,
             budget: BUDGET,
-            accepted: Instant::now(),
-            deadline: Box::pin(tokio::time::sleep(timeout)),
-        }
+            accepted,
+            deadline: Box::pin(tokio::time::sleep_until(deadline)),
+            counted,
+        })
     }
 
-    /// The socket.
-    pub fn get_ref(&self) -> &TcpStream {
-        &self.socket
+    /// That it counts as a connection, where it does.
+    pub fn counted(&self) -> Option<&Arc<Counted>> {
+        self.counted.as_ref()
     }
 
     /// An error once the deadline has passed; until then it wakes the task when it does.
@@ -56,8 +89,15 @@ impl HttpSocket {
     }
 
     /// The socket, which has upgraded in time, and how long it took.
-    pub fn into_inner(self) -> (TcpStream, Duration) {
-        (self.socket, self.accepted.elapsed())
+    pub fn into_inner(self) -> (Socket, Duration) {
+        let socket = match self.stream {
+            HttpStream::Plain(tcp) => Socket::Plain(tcp),
+            HttpStream::Tls(stream) => {
+                let (tcp, tls) = stream.into_inner();
+                Socket::Tls(Box::new(TlsSocket::new(tcp, Box::new(tls))))
+            }
+        };
+        (socket, self.accepted.elapsed())
     }
 }
 
@@ -73,7 +113,10 @@ impl AsyncRead for HttpSocket {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        ready!(match &mut self.stream {
+            HttpStream::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            HttpStream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        })?;
         let read = buf.filled().len() - before;
         self.budget = self.budget.saturating_sub(read);
         Poll::Ready(Ok(()))
@@ -87,16 +130,25 @@ impl AsyncWrite for HttpSocket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        match &mut self.stream {
+            HttpStream::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            HttpStream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
-        Pin::new(&mut self.socket).poll_flush(cx)
+        match &mut self.stream {
+            HttpStream::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            HttpStream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        match &mut self.stream {
+            HttpStream::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            HttpStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

@@ -20,7 +20,7 @@
 //!   answered; [`membership`], the guard that takes a session out of its room; [`ending`], why;
 //!   [`progress`], how far it got; [`handover`], what goes along to another thread; [`deadlines`],
 //!   [`rate`], [`tally`]
-//! * the door: [`admission`], [`http_socket`], [`handshake`]
+//! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
 //!   [`pages`], [`health`], [`limits`]
 //! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`instrument`], [`census`],
@@ -62,10 +62,12 @@ pub mod room;
 pub mod server;
 pub mod session;
 pub mod settings;
+pub mod socket;
 pub mod stats;
 pub mod tally;
 pub mod throttle;
 pub mod ticket;
+pub mod tls;
 pub mod upgrade;
 pub mod vital;
 pub mod worker;

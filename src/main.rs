@@ -19,6 +19,7 @@ use meeting_server::{
     protocol::token::Token,
     server::{self, Server, ServerError},
     settings::Settings,
+    tls::Identity,
 };
 
 use crate::flags::{Command, Flags};
@@ -64,13 +65,15 @@ fn run(flags: &Flags) -> Result<(), Failure> {
     let failed = |error: &dyn Error| Failure::new(error, FAILED);
     if flags.check_config {
         Keyring::load(&settings.auth).map_err(bad)?;
+        Identity::load(&settings.tls).map_err(bad)?;
         let text = toml::to_string(&settings).map_err(|e| Failure::new(e, BAD_SETTINGS))?;
         return print(&text);
     }
     match &flags.command {
         None => serve(settings, flags),
-        Some(Command::Health) => health::ask(health::address(&settings.server), health::TIMEOUT)
-            .map_err(|error| failed(&error)),
+        Some(Command::Health) => {
+            health::ask(health::door(&settings), health::TIMEOUT).map_err(|error| failed(&error))
+        }
         Some(Command::GenKey(key)) => {
             let entry = mint::key(&key.app, &key.kid).map_err(|error| failed(&error))?;
             print(&entry)
@@ -136,7 +139,7 @@ impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let code = match error {
             // It is read before anything is listened on, as any other setting.
-            ServerError::Settings(_) | ServerError::NotYet(_) => BAD_SETTINGS,
+            ServerError::Settings(_) => BAD_SETTINGS,
             _ => FAILED,
         };
         Self::new(error, code)

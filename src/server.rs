@@ -24,11 +24,13 @@ use crate::{
     auth::keyring::Keyring,
     clients,
     crew::Crew,
+    handshake::ShownAddress,
     http_socket::HttpSocket,
     media::{MediaServers, health},
     pages,
     report::report_for_ever,
     settings::{Settings, SettingsError},
+    tls::Identity,
     upgrade::upgrade,
     worker::Worker,
 };
@@ -47,10 +49,6 @@ pub enum ServerError {
     /// A key or certificate that the settings name cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A setting asks for what this version does not do. Better no server than one that is open
-    /// where it was meant to be guarded.
-    #[error("{0} is set, and this version cannot do that yet; leave it out")]
-    NotYet(&'static str),
     /// The system refuses something else.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -69,10 +67,10 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError::Bind`] where an address cannot be had, [`ServerError::Settings`] where a key
-    /// cannot, [`ServerError::NotYet`] for settings that would have to be ignored at somebody's peril.
+    /// or certificate cannot.
     pub fn bind(settings: Settings) -> Result<Self, ServerError> {
-        supported(&settings)?;
         let keyring = Keyring::load(&settings.auth)?;
+        let identity = Identity::load(&settings.tls)?;
         let backlog = settings.server.max_pending;
         let listener = listen(settings.server.bind, backlog)?;
         let ops_bind = settings.server.ops_bind;
@@ -83,6 +81,7 @@ impl Server {
             settings.worker_count(),
             admission,
             keyring,
+            identity,
             media,
         ));
         Ok(Self {
@@ -113,7 +112,8 @@ impl Server {
     }
 
     /// Serves until `stop` is done, then says goodbye to everybody, or until `abort` is, and
-    /// returns. At a SIGHUP it has the settings `reread` and takes the keys in them. To be called
+    /// returns. At a SIGHUP it has the settings `reread` and takes the keys in them, and the
+    /// certificate. To be called
     /// outside of any event loop: it brings its own.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Server {
                     .keep_alive(KeepAlive::Disabled)
                     .client_request_timeout(Duration::ZERO)
                     .finish(map_config(pages, |_| AppConfig::default()));
-                accept(settings.session.join_timeout).and_then(http)
+                accept(settings.session.join_timeout, None).and_then(http)
             })?;
         }
         let factory = {
@@ -173,9 +173,10 @@ impl Server {
                     }
                 });
                 let http = HttpService::build()
-                    .on_connect_ext(move |socket: &HttpSocket, extensions| {
-                        let peer = socket.get_ref().peer_addr().ok().map(|peer| peer.ip());
-                        extensions.insert(Arc::new(door.admission().accept(peer)));
+                    .on_connect_ext(|socket: &HttpSocket, extensions| {
+                        if let Some(counted) = socket.counted() {
+                            extensions.insert(counted.clone());
+                        }
                     })
                     // A page is one request; who sends more and reads nothing gets no further.
                     .keep_alive(KeepAlive::Disabled)
@@ -185,7 +186,7 @@ impl Server {
                         upgrade(upgrading, worker.clone())
                     }))
                     .finish(map_config(pages, |_| AppConfig::default()));
-                accept(settings.session.join_timeout).and_then(http)
+                accept(settings.session.join_timeout, Some(door)).and_then(http)
             }
         };
         let serving = server.listen("meeting-server", listener, factory)?.run();
@@ -253,6 +254,7 @@ impl StartLine {
             bind:% = self.bind,
             ops = self.ops.map(|ops| ops.to_string()).as_deref(),
             workers = self.workers,
+            tls = !settings.tls.cert_file.is_empty(),
             max_connections = settings.server.max_connections,
             max_connections_per_ip = settings.server.max_connections_per_ip,
             max_rooms = settings.rooms.max_rooms,
@@ -272,17 +274,16 @@ fn log_openness(keyring: &Keyring) {
     }
 }
 
-/// At each SIGHUP, reads the keys anew. Nobody who is in is touched; what is wrong is logged, and
-/// the old keys stay.
+/// At each SIGHUP, reads the keys and the certificate anew. Nobody who is in is touched; what is
+/// wrong is logged, and the old ones stay.
 async fn reload_for_ever(crew: &Crew, reread: impl Fn() -> Result<Settings, SettingsError>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        log::error!("SIGHUP cannot be caught: keys are not read anew");
+        log::error!("SIGHUP cannot be caught: keys and certificate are not read anew");
         return std::future::pending().await;
     };
     while hangup.recv().await.is_some() {
-        match reread().and_then(|settings| Keyring::load(&settings.auth)) {
-            Ok(keyring) => {
-                crew.set_keyring(keyring);
+        match reread().and_then(|settings| renew(crew, &settings)) {
+            Ok(()) => {
                 log::info!("settings read anew");
                 log_openness(&crew.keyring());
             }
@@ -293,23 +294,36 @@ async fn reload_for_ever(crew: &Crew, reread: impl Fn() -> Result<Settings, Sett
     }
 }
 
-/// Whether this version can do what the settings ask for.
+/// Takes the keys and the certificate that the settings name now: all of them or none.
 ///
 /// # Errors
-/// [`ServerError::NotYet`] where it would have to ignore a setting at somebody's peril.
-fn supported(settings: &Settings) -> Result<(), ServerError> {
-    if !settings.tls.cert_file.is_empty() {
-        return Err(ServerError::NotYet("tls.cert_file"));
+/// [`SettingsError`] for what is wrong.
+fn renew(crew: &Crew, settings: &Settings) -> Result<(), SettingsError> {
+    let keyring = Keyring::load(&settings.auth)?;
+    match (crew.identity(), Identity::load(&settings.tls)?) {
+        (Some(present), Some(renewed)) => present.replace(renewed),
+        (None, None) => {}
+        (_, renewed) => {
+            let done = if renewed.is_some() { "on" } else { "off" };
+            return Err(SettingsError::Invalid {
+                key: "tls.cert_file".into(),
+                value: format!("{:?}", settings.tls.cert_file),
+                remedy: format!("TLS is not turned {done} while the server runs: start it anew"),
+            });
+        }
     }
+    crew.set_keyring(keyring);
     Ok(())
 }
 
 /// How long the threads have for their last words when the server is ended at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Makes of an accepted connection one that speaks HTTP.
+/// Makes of an accepted connection one that speaks HTTP. At the `door` for everybody it counts from
+/// now on, and speaks under TLS where there is TLS; at the operator's it does neither.
 fn accept(
     join_timeout: Duration,
+    door: Option<Arc<Crew>>,
 ) -> impl ServiceFactory<
     TcpStream,
     Config = (),
@@ -317,12 +331,26 @@ fn accept(
     Error = DispatchError,
     InitError = (),
 > {
-    fn_service(move |socket: TcpStream| async move {
-        // An answer that is followed by an event must not wait for the client's ACK.
-        socket.set_nodelay(true)?;
-        let peer = socket.peer_addr().ok();
-        let socket = HttpSocket::new(socket, join_timeout);
-        Ok((socket, Protocol::Http1, peer))
+    fn_service(move |tcp: TcpStream| {
+        let door = door.clone();
+        async move {
+            // An answer that is followed by an event must not wait for the client's ACK.
+            tcp.set_nodelay(true)?;
+            let peer = tcp.peer_addr().ok();
+            let address = peer.map(|peer| peer.ip());
+            let counted = door
+                .as_ref()
+                .map(|crew| Arc::new(crew.admission().accept(address)));
+            let tls = door.as_ref().and_then(|crew| crew.identity());
+            let tls = tls.map(Identity::acceptor);
+            let socket = HttpSocket::accept(tcp, tls, join_timeout, counted)
+                .await
+                .inspect_err(|error| {
+                    // Whoever looks for open ports does this all day.
+                    log::debug!(client:% = ShownAddress(address), error:% = error; "no TLS");
+                })?;
+            Ok((socket, Protocol::Http1, peer))
+        }
     })
 }
 

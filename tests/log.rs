@@ -22,6 +22,7 @@ fn keys_of(message: &str) -> &'static [&'static str] {
             "bind",
             "ops",
             "workers",
+            "tls",
             "max_connections",
             "max_connections_per_ip",
             "max_rooms",
@@ -305,7 +306,8 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
         for stay in &stays {
             let went = stay.went.expect("everybody goes");
             let stayed = seconds_between(stay.came, went);
-            assert!((stayed - stay.seconds).abs() < 1.0, "{stay:?}");
+            // Two stamps in whole seconds, and a moment between each and what it stamps.
+            assert!((stayed - stay.seconds).abs() < 2.0, "{stay:?}");
             assert!((0.0..=most).contains(&stay.seconds), "{stay:?}");
         }
         let anna = &stays[0];

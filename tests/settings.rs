@@ -292,8 +292,9 @@ fn only_the_effective_value_is_checked() {
 #[test]
 fn a_variable_has_the_type_of_its_key() {
     let dir = Dir::new();
-    dir.write("00123", "a certificate");
-    dir.write("true", "a key");
+    let tls = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    dir.write("00123", tls.cert.pem());
+    dir.write("true", tls.signing_key.serialize_pem());
     let settings = dir.check(&[
         ("MEETING_SERVER__SERVER__MAX_CONNECTIONS_PER_IP", "007"),
         ("MEETING_SERVER__SERVER__DEMO", "false"),
@@ -670,6 +671,57 @@ fn files_that_settings_name_must_be_readable() {
     dir.check(NONE)
         .refused(&["auth.keys[0].secret_file", "32 bytes"]);
     dir.write("s", SECRET);
+    dir.check(NONE).settings();
+}
+
+#[test]
+fn a_certificate_and_its_key_must_be_such_and_fit() {
+    let dir = Dir::with("[tls]\ncert_file = \"cert\"\nkey_file = \"key\"");
+    let ours = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let others = rcgen::KeyPair::generate().unwrap();
+    let (cert, key) = (ours.cert.pem(), ours.signing_key.serialize_pem());
+    for (cert, key, words) in [
+        (
+            "",
+            &*key,
+            ["tls.cert_file = \"cert\"", "there is none in it"],
+        ),
+        (
+            "nonsense",
+            &key,
+            ["tls.cert_file = \"cert\"", "there is none"],
+        ),
+        (
+            &key,
+            &key,
+            ["tls.cert_file = \"cert\"", "there is none in it"],
+        ),
+        (&cert, "", ["tls.key_file = \"key\"", "there is none in it"]),
+        (
+            &cert,
+            &cert,
+            ["tls.key_file = \"key\"", "a private key in PEM"],
+        ),
+        (
+            &cert,
+            &others.serialize_pem(),
+            ["tls.key_file = \"key\"", "the key of the certificate"],
+        ),
+        (
+            &cert,
+            "-----BEGIN PRIVATE KEY-----\nAAAA",
+            ["tls.key_file = \"key\"", "no PEM"],
+        ),
+    ] {
+        dir.write("cert", cert);
+        dir.write("key", key);
+        dir.check(NONE).refused(&words);
+        // Nor does a server start with it.
+        let answer = Answer::of(dir.binary().args(["--bind", "127.0.0.1:0"]));
+        answer.refused(&words);
+    }
+    dir.write("cert", cert);
+    dir.write("key", key);
     dir.check(NONE).settings();
 }
 

@@ -8,16 +8,14 @@
 
 use std::{
     cell::RefCell,
-    io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use actix_http::error::PayloadError;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use tokio::net::TcpStream;
 
 use super::gate::{Gate, Violation};
 use crate::{
@@ -25,19 +23,6 @@ use crate::{
     clients,
     ending::Ending,
 };
-
-/// The most that is read from a socket at a time. Together with one frame it is the most of a
-/// client's input that waits for anything.
-const READ_BYTES: usize = 64 * 1024;
-
-/// Reads once, into an emptied `scratch`.
-///
-/// # Errors
-/// What the system says, that there is nothing at present included.
-pub(super) fn read_some(socket: &TcpStream, scratch: &mut Vec<u8>) -> io::Result<usize> {
-    scratch.clear();
-    socket.try_read_buf(&mut scratch.limit(READ_BYTES))
-}
 
 /// The stream of a client's frames, as `WebsocketContext` wants it.
 pub struct Inbound {
@@ -93,30 +78,14 @@ impl Inbound {
     /// Reads once. A frame that came whole is handed on as it is; whatever else came is kept.
     fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Option<Bytes>> {
         let mut scratch = shared.scratch.borrow_mut();
-        loop {
-            let socket = self.client.socket();
-            match socket.poll_read_ready(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => break,
-                Poll::Ready(Ok(())) => {}
+        match ready!(self.client.socket().poll_read(cx, &mut scratch)) {
+            Ok(1..) => {
+                self.client.hear(shared.now.get());
+                return Poll::Ready(self.take_in(&scratch, shared));
             }
-            match read_some(socket, &mut scratch) {
-                Ok(0) => {
-                    self.client.end_of_stream(shared);
-                    return Poll::Pending;
-                }
-                Ok(read) => {
-                    if read < READ_BYTES {
-                        self.no_more_to_read();
-                    }
-                    self.client.hear(shared.now.get());
-                    return Poll::Ready(self.take_in(&scratch, shared));
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => break,
-            }
+            Ok(0) => self.client.end_of_stream(shared),
+            Err(_) => self.client.lose(Ending::Lost),
         }
-        self.client.lose(Ending::Lost);
         Poll::Pending
     }
 
@@ -131,16 +100,6 @@ impl Inbound {
             self.unread.borrow_mut().extend_from_slice(rest);
         }
         whole.map(|len| Bytes::copy_from_slice(&input[..len]))
-    }
-
-    /// A read that did not fill the buffer has emptied the socket; whatever comes from now on is
-    /// announced anew. Saying so saves the read that would only find that out.
-    fn no_more_to_read(&self) {
-        let nothing = || Err::<(), _>(ErrorKind::WouldBlock.into());
-        let _would_block = self
-            .client
-            .socket()
-            .try_io(tokio::io::Interest::READABLE, nothing);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod member;
 pub mod openmetrics;
 pub mod process;
 pub mod random;
+pub mod wire;
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -23,6 +24,7 @@ use std::{
 use meeting_server::{limits, logging, server, settings::Settings};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use wire::{CERTIFICATE, Wire, everything_under_tls, is_under_tls};
 
 /// How long a test waits for something that must come. Long, since machines are busy; nothing
 /// waits for it to pass.
@@ -59,9 +61,16 @@ impl Server {
         settings.server.bind = "127.0.0.1:0".parse().unwrap();
         settings.server.workers = 2;
         settings.session.rate_limit = 0;
+        if everything_under_tls() {
+            settings.tls = CERTIFICATE.settings();
+        }
         change(&mut settings);
+        let under_tls = !settings.tls.cert_file.is_empty();
         let server = server::Server::bind(settings).unwrap();
         let addr = server.local_addr().unwrap();
+        if under_tls {
+            is_under_tls(addr);
+        }
         let ops = server.ops_addr().unwrap().unwrap_or(addr);
         let (stop, stopped) = oneshot::channel::<()>();
         // No signal reaches a test's server.
@@ -175,7 +184,7 @@ pub enum Received {
 
 /// A client of one connection.
 pub struct Client {
-    pub stream: TcpStream,
+    pub stream: Wire,
     /// Its session, once it has joined.
     pub session: String,
     /// Bytes that have come since the upgrade.
@@ -202,7 +211,7 @@ impl Client {
         client
     }
 
-    fn upgrade(&mut self, addr: SocketAddr, path: &str, more: &str) {
+    pub fn upgrade(&mut self, addr: SocketAddr, path: &str, more: &str) {
         self.write(
             format!(
                 "GET {path} HTTP/1.1\r\nHost: {addr}\r\nUpgrade: websocket\r\nConnection: \
@@ -222,7 +231,7 @@ impl Client {
 
     /// Connects, and no more.
     pub fn tcp(addr: SocketAddr) -> Self {
-        Self::on(TcpStream::connect(addr).unwrap())
+        Self::on(Wire::new(TcpStream::connect(addr).unwrap(), addr))
     }
 
     /// Connects and upgrades with a socket that holds but a few kilobytes that are not read: who
@@ -233,12 +242,13 @@ impl Client {
         // Before the connect, since it decides the window.
         socket.set_recv_buffer_size(4096).unwrap();
         socket.connect(&addr.into()).unwrap();
-        let mut client = Self::on(socket.into());
+        let mut client = Self::on(Wire::new(socket.into(), addr));
         client.upgrade(addr, "/ws", "");
         client
     }
 
-    fn on(stream: TcpStream) -> Self {
+    /// On a connection that is there already.
+    pub fn on(stream: Wire) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();

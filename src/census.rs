@@ -18,7 +18,7 @@ pub enum Object {
     Room,
     /// What waits for one client.
     Outbox,
-    /// A room's event, on its way or kept for those who come back.
+    /// A room's event, on its way to somebody.
     Event,
 }
 

@@ -21,8 +21,14 @@ use meeting_server::{
     settings::Settings,
     tls::Identity,
 };
+use tikv_jemallocator::Jemalloc;
 
 use crate::flags::{Command, Flags};
+
+/// A room keeps what its members say for a while, so memory that was used last is seldom what is
+/// free first; this allocator is the quicker one at that, and gives back what a burst has taken.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Exit code for settings and flags that cannot be used.
 const BAD_SETTINGS: u8 = 2;

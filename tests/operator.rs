@@ -114,7 +114,6 @@ fn it_counts_exactly_what_has_happened() {
     assert_eq!(one(&now, "history_events"), 6.0);
     let objects = [
         ("{kind=\"connection\"}", 3.0),
-        ("{kind=\"event\"}", 6.0),
         ("{kind=\"outbox\"}", 3.0),
         ("{kind=\"room\"}", 2.0),
         ("{kind=\"session\"}", 3.0),

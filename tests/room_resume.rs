@@ -580,7 +580,7 @@ fn a_session_whose_own_many_broadcasts_filled_the_history_has_missed_nothing() {
 
 #[test]
 fn who_needs_more_than_is_kept_joins_anew() {
-    for bounds in [rules(3, 1_000_000), rules(100, 1_100)] {
+    for bounds in [rules(3, 1_000_000), rules(100, 500)] {
         let (mut room, [anna, ben]) = Meeting::of(bounds, ["anna", "ben"]);
         room.take(anna);
         let session = room.session(anna);

@@ -224,9 +224,24 @@ impl EventFrame {
         usize::from(head) + self.bytes.len() - HEADS + SessionId::LEN
     }
 
-    /// How much memory it takes, about.
-    pub fn footprint(&self) -> usize {
-        size_of::<Self>() + self.bytes.capacity()
+    /// The text that is the same for all receivers, without the gap, and where the gap is in it.
+    /// With the number this is all there is to an event: see [`EventFrame::revive`].
+    pub fn tail(&self) -> (&[u8], u32) {
+        (&self.bytes[HEADS..], self.split - HEADS as u32)
+    }
+
+    /// The frame with this [tail](Self::tail) once more.
+    pub fn revive<'a>(
+        number: u64,
+        at: Instant,
+        len: usize,
+        tail: impl IntoIterator<Item = &'a u8>,
+        gap: u32,
+    ) -> Self {
+        let mut bytes = Vec::with_capacity(HEADS + len);
+        bytes.resize(HEADS, 0);
+        bytes.extend(tail);
+        Self::with_heads(bytes, HEADS + gap as usize, number, at)
     }
 }
 

@@ -1,17 +1,27 @@
 //! What a room keeps of its events for members that are lost and come back, pure.
 //!
-//! Kept is the very frame that the others were sent. Bounded in events, bytes and age, and by
-//! need: a member needs the events that came after its join and that it has not caused itself,
-//! so what no present member needs is not kept, and that an event is gone counts only for those
-//! who needed it. A member whose own many broadcasts have pushed everything else out has missed
-//! nothing.
+//! Bounded in events, bytes and age, and by need: a member needs the events that came after its
+//! join and that it has not caused itself, so what no present member needs is not kept, and that
+//! an event is gone counts only for those who needed it. A member whose own many broadcasts have
+//! pushed everything else out has missed nothing.
+//!
+//! Every event of every room passes through here, and hardly one is ever asked for. So the frame
+//! itself is let go as soon as it is sent, while its memory is still warm, and only its text is
+//! kept, in one ring of bytes: written on in order, dropped in order, nothing allocated.
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    time::Instant,
+};
 
 use crate::{clock::Millis, ids::MemberId, protocol::event::EventFrame};
 
 /// A ring with more unused places than this is made smaller once a burst is over.
 const SPARE: usize = 64;
+
+/// The same for the ring of bytes.
+const SPARE_BYTES: usize = 16 * 1024;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,11 +36,15 @@ pub struct Bounds {
 
 #[derive(Debug)]
 struct Kept {
-    frame: Rc<EventFrame>,
     number: u64,
     /// Who caused it, and needs it therefore not.
     cause: Option<MemberId>,
     at: Millis,
+    /// Its part of the ring of bytes, and where the gap is in it.
+    len: u32,
+    gap: u32,
+    /// The frame, while it is on its way to somebody who is back: many may come back at once.
+    revived: Weak<EventFrame>,
 }
 
 /// The events that are kept, oldest first.
@@ -38,7 +52,8 @@ struct Kept {
 pub struct History {
     bounds: Bounds,
     kept: VecDeque<Kept>,
-    bytes: usize,
+    /// Their texts, one behind another.
+    texts: VecDeque<u8>,
     gone: Gone,
 }
 
@@ -85,15 +100,19 @@ impl History {
     }
 
     /// Adds an event that some member needs, caused by `cause`, at `now`; what is over a bound goes.
-    pub fn push(&mut self, frame: Rc<EventFrame>, cause: Option<MemberId>, now: Millis) {
-        self.bytes += frame.footprint();
+    pub fn push(&mut self, frame: &EventFrame, cause: Option<MemberId>, now: Millis) {
+        let (text, gap) = frame.tail();
+        self.texts.extend(text);
         self.kept.push_back(Kept {
             number: frame.number(),
-            frame,
             cause,
             at: now,
+            // No message is that long.
+            len: u32::try_from(text.len()).unwrap_or(u32::MAX),
+            gap,
+            revived: Weak::new(),
         });
-        while self.kept.len() > self.bounds.events || self.bytes > self.bounds.bytes {
+        while self.kept.len() > self.bounds.events || self.bytes() > self.bounds.bytes {
             self.drop_first();
         }
         self.expire(now);
@@ -113,7 +132,7 @@ impl History {
 
     fn drop_first(&mut self) {
         if let Some(first) = self.kept.pop_front() {
-            self.bytes -= first.frame.footprint();
+            self.texts.drain(..first.len as usize);
             self.gone.add(first.number, first.cause);
         }
     }
@@ -121,14 +140,18 @@ impl History {
     /// Forgets the events that nobody needs any more; `needed` is told an event's number and who
     /// caused it.
     pub fn retain(&mut self, needed: impl Fn(u64, Option<MemberId>) -> bool) {
-        let bytes = &mut self.bytes;
+        let mut texts = VecDeque::new();
+        let mut start = 0;
         self.kept.retain(|kept| {
+            let end = start + kept.len as usize;
             let needed = needed(kept.number, kept.cause);
-            if !needed {
-                *bytes -= kept.frame.footprint();
+            if needed {
+                texts.extend(self.texts.range(start..end));
             }
+            start = end;
             needed
         });
+        self.texts = texts;
         self.shrink();
     }
 
@@ -137,6 +160,9 @@ impl History {
         if self.kept.capacity() > 2 * self.kept.len() + SPARE {
             self.kept.shrink_to_fit();
         }
+        if self.texts.capacity() > 2 * self.texts.len() + SPARE_BYTES {
+            self.texts.shrink_to_fit();
+        }
     }
 
     /// Whether an event above `number` that `member` needed is gone.
@@ -144,13 +170,25 @@ impl History {
         self.gone.last_not_by(member) > number
     }
 
-    /// The events above `number` that `member` needs, in order.
-    pub fn after(&self, number: u64, member: MemberId) -> impl Iterator<Item = &Rc<EventFrame>> {
-        let start = self.kept.partition_point(|kept| kept.number <= number);
-        self.kept
-            .range(start..)
-            .filter(move |kept| kept.cause != Some(member))
-            .map(|kept| &kept.frame)
+    /// The events above `number` that `member` needs, in order; `at`: now.
+    pub fn after(&mut self, number: u64, member: MemberId, at: Instant) -> Vec<Rc<EventFrame>> {
+        let first = self.kept.partition_point(|kept| kept.number <= number);
+        let mut start: usize = self.kept.range(..first).map(|kept| kept.len as usize).sum();
+        let mut events = Vec::new();
+        for kept in self.kept.range_mut(first..) {
+            let len = kept.len as usize;
+            if kept.cause != Some(member) {
+                events.push(kept.revived.upgrade().unwrap_or_else(|| {
+                    let text = self.texts.range(start..start + len);
+                    let frame = EventFrame::revive(kept.number, at, len, text, kept.gap);
+                    let frame = Rc::new(frame);
+                    kept.revived = Rc::downgrade(&frame);
+                    frame
+                }));
+            }
+            start += len;
+        }
+        events
     }
 
     /// When the first one will be too old.
@@ -170,8 +208,13 @@ impl History {
         self.kept.is_empty()
     }
 
-    /// How many bytes they take, about.
+    /// How many bytes they take.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.texts.len() + self.kept.len() * size_of::<Kept>()
+    }
+
+    /// How many bytes this one takes while it is kept.
+    pub fn footprint(frame: &EventFrame) -> usize {
+        frame.tail().0.len() + size_of::<Kept>()
     }
 }

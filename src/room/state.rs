@@ -256,7 +256,7 @@ impl RoomState {
             }
         };
         member.numbered |= joining.last_event.is_some();
-        let events: Vec<_> = self.history.after(after, member.id).cloned().collect();
+        let events = self.history.after(after, member.id, doing.moment.at);
         let last_cseq = member.progress.last_cseq();
         member.progress = Rc::new(Progress::new(after, last_cseq));
         doing.answer(Answer::Joined(Joined {
@@ -475,7 +475,7 @@ impl RoomState {
             if let Output::Event { frame, except, .. } = output
                 && is_needed(members, frame.number(), *except)
             {
-                self.history.push(frame.clone(), *except, now);
+                self.history.push(frame, *except, now);
             }
         }
     }

@@ -21,7 +21,7 @@ use meeting_server::{
     },
     room::{
         command::{Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption},
-        history::Bounds,
+        history::{Bounds, History},
         member::Presence,
         rules::Rules,
         state::RoomState,
@@ -482,7 +482,9 @@ impl Observer {
     }
 
     pub fn bytes(&self) -> usize {
-        self.kept().map(|event| event.frame.footprint()).sum()
+        self.kept()
+            .map(|event| History::footprint(&event.frame))
+            .sum()
     }
 
     /// Whether something above `after` that this member needs had to go.

@@ -165,8 +165,16 @@ impl SessionActor {
         }
     }
 
-    /// The checks of a join that need no room. A device that it leaves out is the URL's.
+    /// The checks of a join that need no room. A channel of the URL must be the join's: a proxy
+    /// that shares rooms among servers went by it. A device that the join leaves out is the URL's.
     fn check_join(&self, mut join: JoinRequest) -> Result<Authorized, Refusal> {
+        let channel = join.room.channel.as_str();
+        let channels = &self.client.handshake().channels;
+        if channels.iter().any(|of_url| **of_url != *channel) {
+            return Err(Refusal::bad_request(
+                "data.channel must be the channel of the URL, where that names one",
+            ));
+        }
         if join.device.is_none()
             && let Some(device) = &self.client.handshake().device
         {

@@ -186,8 +186,10 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
     match admission.upgrade(&counted, client, origin) {
         Ok(admitted) => Ok(Handshake {
             client,
-            device: query(request, "device"),
+            channels: query(request, "channel").collect(),
+            device: query(request, "device").next(),
             token: query(request, "token")
+                .next()
                 .and_then(|token| Token::new(&token))
                 .or_else(|| bearer(request)),
             counted,
@@ -265,10 +267,10 @@ fn bearer(request: &Request) -> Option<Token> {
     Token::new(token.trim_matches(' '))
 }
 
-/// A parameter of the request's URL, where it is there and not empty.
-fn query(request: &Request, name: &str) -> Option<Box<str>> {
-    let query = request.uri().query()?;
+/// A parameter of the request's URL as often as it is there and not empty.
+fn query(request: &Request, name: &str) -> impl Iterator<Item = Box<str>> {
+    let query = request.uri().query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes())
-        .find(|(key, value)| key == name && !value.is_empty())
+        .filter(move |(key, value)| key == name && !value.is_empty())
         .map(|(_, value)| value.into())
 }

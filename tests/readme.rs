@@ -6,9 +6,12 @@ mod common;
 use common::{Client, Server};
 use serde_json::Value;
 
-/// The JSON lines of the README's conversation in their order.
-fn lines() -> Vec<Value> {
-    include_str!("../README.md")
+const ENGLISH: &str = include_str!("../README.md");
+const CHINESE: &str = include_str!("../README.zh-CN.md");
+
+/// The JSON lines of a README's conversation in their order.
+fn lines(readme: &str) -> Vec<Value> {
+    readme
         .lines()
         .filter(|line| line.starts_with("{\"version\""))
         .map(|line| serde_json::from_str(line).unwrap())
@@ -35,8 +38,9 @@ fn join(client: &mut Client, request: &Value) -> Value {
 
 #[test]
 fn the_first_conversation_goes_as_the_readme_shows() {
-    let [join_anna, joined, ben_joins, add, dump, say, publish, hello] =
-        lines().try_into().expect("the README shows eight lines");
+    let [join_anna, joined, ben_joins, add, dump, say, publish, hello] = lines(ENGLISH)
+        .try_into()
+        .expect("the README shows eight lines");
     let server = Server::start();
 
     let mut anna = server.connect();
@@ -59,4 +63,9 @@ fn the_first_conversation_goes_as_the_readme_shows() {
     ben.close(1000);
     assert_eq!(anna.event("stream")["stat"], "unpublish");
     assert_eq!(anna.event("endpoint")["stat"], "leave");
+}
+
+#[test]
+fn the_chinese_readme_shows_the_same_conversation() {
+    assert_eq!(lines(CHINESE), lines(ENGLISH));
 }

@@ -22,7 +22,7 @@
 //!   [`rate`], [`tally`]
 //! * the door: [`admission`], [`http_socket`], [`handshake`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
-//!   [`pages`], [`health`], [`limits`]
+//!   [`pages`], [`web`], [`health`], [`limits`]
 //! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`instrument`], [`census`],
 //!   [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
@@ -68,4 +68,5 @@ pub mod throttle;
 pub mod ticket;
 pub mod upgrade;
 pub mod vital;
+pub mod web;
 pub mod worker;

@@ -410,7 +410,8 @@ export class MeetingClient {
       return effects.reject(new MeetingError("refused", message, { err: 413, method }));
     }
     if (timeoutMs !== undefined) request.timer = this._after(timeoutMs, () => this._requestTimedOut(request));
-    this._requests = new Set(first ? [request, ...this._requests] : [...this._requests, request]);
+    if (first) this._requests = new Set([request, ...this._requests]);
+    else this._requests.add(request);
     if (this._link && this._link.attached) this._send(request);
     return undefined;
   }
@@ -446,11 +447,13 @@ export class MeetingClient {
   _requestTimedOut(request) {
     const { method, timedOut } = request;
     const error = new MeetingError("timeout", `no answer to ${method} in time`, { method });
-    const unheard = request.cseq !== null && this._link && this._link.heard < request.sentAt;
+    const link = this._link;
+    const silent = request.cseq !== null && link && link.heard <= request.sentAt
+      && this._now() - request.sentAt >= this._heartbeatTimeoutMs;
     if (isStreamRequest(request) && request.cseq !== null) this._settle(request, error);
     else this._finish(request, error);
     if (timedOut) timedOut(error);
-    else if (unheard) this._giveUp(`no answer to ${method}`);
+    else if (silent) this._giveUp(`no answer to ${method}`);
   }
 
   /** Keeps the promise; the request may go on. */
@@ -736,8 +739,10 @@ export class MeetingClient {
     }
     this._mediaServerIs(data.media_server);
     this._startHeartbeat();
+    // Whoever came back only to leave wants to know nothing.
+    if (stay.leaving) stay.announce = null;
     const verifying = [...this._requests].some((request) => request.verify);
-    if (stay.announce !== "resumed" || verifying) this._refresh();
+    if (verifying || (stay.announce !== null && stay.announce !== "resumed")) this._refresh();
     else this._refreshSoon();
     for (const request of this._requests) {
       if (request.cseq === null && !request.verify) this._send(request);

@@ -163,6 +163,8 @@ test("one call may have its own timeout", async () => {
   const fate = watch(world.client.members({ timeoutMs: 50 }));
   await world.clock.advance(50);
   assert.equal(fate.error.kind, "timeout");
+  // It says nothing about the connection.
+  assert.equal(world.client.state, "joined");
 });
 
 test("a publish whose answer is late has taken effect all the same", async () => {

@@ -35,7 +35,7 @@ export interface Stream {
   video_codec?: string;
 }
 
-/** A stream in the list of members. Only `stream_id` is known until the room was asked for the rest. */
+/** A stream in the list of members. Only `stream_id` is there until the room was asked for the rest; then all is. */
 export type MemberStream = Partial<Stream> & { stream_id: string };
 
 /** One member of the room. The objects are never changed: a change makes a new one. */

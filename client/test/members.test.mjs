@@ -141,6 +141,19 @@ test("what a client does itself no event tells, and its list shows it", async ()
   assert.equal(world.of("members").length, 2);
 });
 
+test("an own stream is listed as others see it", async () => {
+  const world = new World();
+  await world.enter();
+  world.client.publish({ has_audio: true, has_video: false, stream_id: "s", type: "desktop" });
+  world.socket.answer("stream.add");
+  const seen = { stream_id: "s", type: "desktop", has_video: false, has_audio: true, audio_codec: "", video_codec: "" };
+  assert.deepEqual(world.client.roster[0].stream, seen);
+  const before = world.of("members").length;
+  world.client.members();
+  world.dump(member("anna", seen));
+  assert.equal(world.of("members").length, before, "nothing has changed");
+});
+
 test("the list that the application asks for is the list", async () => {
   const world = new World();
   await world.enter();

@@ -255,6 +255,73 @@ meeting("whoever leaves without a connection is gone when it is back", {}, async
   assert.deepEqual(ben.told.filter(([event]) => event === "endpoint").map(([, { stat }]) => stat), ["join", "leave"]);
 });
 
+/** The same numbers for the same seed, from 0 up to 1. */
+function random(seed) {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+meeting("through cut after cut nothing is lost, doubled or out of order", {}, async (t) => {
+  const next = random(7);
+  const pick = (list) => list[Math.floor(next() * list.length)];
+  const watcher = await t.member("watcher");
+  const speakers = [];
+  for (const endpoint of ["anna", "ben"]) {
+    const road = await t.road();
+    const client = await t.member(endpoint, road.url, { reconnect: { baseMs: 20, maxMs: 100 } });
+    speakers.push({ endpoint, road, client, spoken: 0, streams: 0 });
+  }
+  const promises = [];
+  const asked = { speak: 0, publish: 0, unpublish: 0, cut: 0, lose: 0 };
+  for (let round = 0; round < 300; round += 1) {
+    const speaker = pick(speakers);
+    const { client, road, endpoint } = speaker;
+    const action = pick(["speak", "speak", "speak", "publish", "unpublish", "cut", "lose"]);
+    asked[action] += 1;
+    if (action === "speak") promises.push(client.broadcast({ n: speaker.spoken++ }));
+    else if (action === "publish" && !speaker.stream) {
+      speaker.stream = camera(`${endpoint}-${speaker.streams++}`);
+      promises.push(client.publish(speaker.stream));
+    } else if (action === "unpublish" && speaker.stream) {
+      promises.push(client.unpublish(speaker.stream.stream_id));
+      speaker.stream = null;
+    } else if (action === "cut") road.cut();
+    else if (action === "lose") {
+      road.swallowAnswers();
+      setTimeout(() => road.cut(), 30);
+    }
+    // Now and then everything has time to arrive.
+    if (next() < 0.3) await new Promise((resolve) => { setTimeout(resolve, next() * 20); });
+  }
+  await Promise.all(promises);
+  assert.ok(Object.values(asked).every((times) => times > 10), JSON.stringify(asked));
+  const heard = (client, from) => client.told
+    .filter(([event, value]) => event === "broadcast" && value.from.endpoint === from)
+    .map(([, { payload }]) => payload.n);
+  for (const { endpoint, spoken } of speakers) {
+    const all = Array.from({ length: spoken }, (_, n) => n);
+    for (const client of [watcher, ...speakers.map((one) => one.client)]) {
+      if (client.endpoint === endpoint) continue;
+      await until(client, `${endpoint}'s words`, () => heard(client, endpoint).length >= spoken);
+      assert.deepEqual(heard(client, endpoint), all, `${client.endpoint} hears ${endpoint}`);
+    }
+  }
+  const truth = await watcher.members();
+  for (const { client, stream, endpoint } of speakers) {
+    const mine = truth.find((one) => one.endpoint === endpoint).stream;
+    assert.equal(mine && mine.stream_id, stream ? stream.stream_id : null);
+    assert.equal(client.stream && client.stream.stream_id, stream ? stream.stream_id : null);
+    await until(client, "the same list", () => JSON.stringify(client.roster) === JSON.stringify(truth));
+    const [first, ...later] = how(client);
+    assert.deepEqual([first, ...new Set(later)], ["joined", "resumed"]);
+    assert.ok(later.length >= 5, `${endpoint} came back ${later.length} times`);
+  }
+  assert.equal(watcher.told.filter(([event]) => event === "endpoint").length, 2, "nobody was seen to go");
+});
+
 const SECRET = "a secret that is thirty-two bytes long";
 
 const AUTH = { AUTH__KEYS__0__APP: "demo", AUTH__KEYS__0__ALG: "HS256", AUTH__KEYS__0__SECRET: SECRET };

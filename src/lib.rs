@@ -22,7 +22,7 @@
 //!   [`rate`], [`tally`]
 //! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
-//!   [`pages`], [`health`], [`limits`]
+//!   [`pages`], [`web`], [`health`], [`limits`]
 //! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`instrument`], [`census`],
 //!   [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
@@ -70,4 +70,5 @@ pub mod ticket;
 pub mod tls;
 pub mod upgrade;
 pub mod vital;
+pub mod web;
 pub mod worker;

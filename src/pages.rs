@@ -8,7 +8,7 @@ use actix_web::{
     web,
 };
 
-use crate::{crew::Crew, metrics, upgrade};
+use crate::{crew::Crew, metrics, upgrade, web as files};
 
 const PAGE: &str = include_str!("web/index.html");
 
@@ -22,7 +22,9 @@ pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, demo: bool) 
         .service(web::resource("/healthz").route(get_or_head().to(health)))
         .route(upgrade::PATH, web::to(upgrade_required));
     if demo {
-        config.route("/", web::get().to(page));
+        config
+            .route("/", web::get().to(page))
+            .configure(files::configure);
     }
 }
 
@@ -36,7 +38,7 @@ pub fn configure_ops(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
 }
 
 /// Some load balancers ask with HEAD.
-fn get_or_head() -> Route {
+pub(crate) fn get_or_head() -> Route {
     web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 

@@ -1,0 +1,1094 @@
+/**
+ * The client of a meeting-server: one WebSocket that keeps a member in its room.
+ *
+ * One module without dependencies, for browsers and Node. The types, with a word about each, are in
+ * `client.d.ts`, how to use it is in `README.md`. From top to bottom: what goes wrong
+ * ({@link MeetingError}), who is in the room ({@link Roster}), how long to wait ({@link Backoff}),
+ * and the client itself, whose parts are, in this order: what an application calls, requests, the
+ * connection ("link"), coming in and coming back, what the server says, the heartbeat, the end.
+ *
+ * Three words are used throughout. A *link* is one connection. A *stay* is the time in one room from
+ * join() on, over as many links and sessions as it takes. A link is *attached* once the server has
+ * answered its join: from then on requests can be sent.
+ */
+
+/** "The connection is given up, not the session": a page cannot drop a socket without a close frame. */
+const GIVEN_UP = 4900;
+
+/** Close codes of a server that does not want this client back, and why, where it did not say. */
+const UNWANTED = new Map([
+  [1002, "the server found a broken frame"],
+  [1003, "the server refused a binary message"],
+  [1007, "the server found invalid UTF-8"],
+  [1008, "the server refused the client"],
+  [1009, "a message was too big for the server"],
+  [4001, "another client took this endpoint's place"],
+  [4003, "an operator removed this client"],
+]);
+
+/** Error events that announce such a close. The close frame itself may be lost. */
+const UNWANTED_EVENTS = new Map([["endpoint_replaced", 4001], ["removed", 4003]]);
+
+/** The error numbers of events that end a connection. */
+const EVENT_ERRORS = new Map([["message_too_big", 413], ["rate_limited", 429]]);
+
+/** A server that goes down without saying when to come back: at most so long. */
+const SHUTDOWN_SPREAD_MS = 5000;
+
+/** How long close() waits for the server's part of the goodbye. */
+const CLOSE_MS = 2000;
+
+/** After the network has changed, the server has so long to show that it is still there. */
+const NETWORK_PROBE_MS = 3000;
+
+/**
+ * An event does not tell all about a member, so the room is asked. In a big room everybody does so
+ * at the same time: each waits up to so long for each member.
+ */
+const REFRESH_MS_A_MEMBER = 10;
+const REFRESH_MS_AT_MOST = 5000;
+
+/** When the server was too busy to answer the library's own requests. */
+const BUSY_MS = 1000;
+
+/** Why a promise was rejected, or a stay in a room ended. */
+export class MeetingError extends Error {
+  constructor(kind, message, { err = 0, method, closeCode, cause } = {}) {
+    super(message);
+    this.name = "MeetingError";
+    this.kind = kind;
+    this.err = err;
+    this.err_msg = message;
+    if (method !== undefined) this.method = method;
+    if (closeCode !== undefined) this.closeCode = closeCode;
+    if (cause !== undefined) this.cause = cause;
+  }
+}
+
+/** A stream as lists have it: all of it, with "" for what is not known, or the id alone. */
+function described({ stream_id, type, has_video, has_audio, audio_codec = "", video_codec = "" }) {
+  return Object.freeze(type === undefined ? { stream_id } : { stream_id, type, has_video, has_audio, audio_codec, video_codec });
+}
+
+/** Who is in the room, in the order of their joins. Nothing in a list is ever changed in place. */
+class Roster {
+  constructor() { this.list = Object.freeze([]); }
+
+  /** Whether an event told of something of which only the room can tell the rest. */
+  get incomplete() {
+    return this.list.some((m) => m.role === null || (m.stream !== null && m.stream.type === undefined));
+  }
+
+  find(endpoint) { return this.list.find((member) => member.endpoint === endpoint); }
+
+  /** Takes a channel.dump's word; whether anything is new. */
+  replace(members) {
+    const next = members.map(({ endpoint, device = "", role = null, stream = null }) =>
+      ({ endpoint, device, role, stream: stream && described(stream) }));
+    if (same(next, this.list)) return false;
+    this._set(next);
+    return true;
+  }
+
+  join(endpoint, device) { this._set([...this._without(endpoint), { endpoint, device, role: null, stream: null }]); }
+
+  leave(endpoint) { this._set(this._without(endpoint)); }
+
+  publish(endpoint, stream) { this._change(endpoint, () => described(stream)); }
+
+  unpublish(endpoint, id) { this._change(endpoint, (stream) => (stream && stream.stream_id === id ? null : stream)); }
+
+  _without(endpoint) { return this.list.filter((member) => member.endpoint !== endpoint); }
+
+  _change(endpoint, stream) {
+    this._set(this.list.map((m) => (m.endpoint === endpoint ? { ...m, stream: stream(m.stream) } : m)));
+  }
+
+  _set(members) { this.list = Object.freeze(members.map((member) => Object.freeze(member))); }
+}
+
+/**
+ * How long to wait before each try. The wait is drawn between 0 and a bound that doubles, so that a
+ * full house does not come back at once. Only a connection that has held starts it anew: a server
+ * that lets everybody in and falls over would else be run over again and again.
+ */
+class Backoff {
+  constructor({ baseMs = 1000, maxMs = 30000, stableMs = 30000, attempts = Infinity }, random) {
+    Object.assign(this, { baseMs, maxMs, stableMs, attempts, random, tries: 0 });
+  }
+
+  get exhausted() { return this.tries >= this.attempts; }
+
+  /** A connection has held for so long. */
+  held(ms) { if (ms >= this.stableMs) this.tries = 0; }
+
+  /** Counts a try, and says how long to wait for it; `asked` is what the server wants. */
+  next(asked) {
+    const bound = Math.min(this.maxMs, this.baseMs * 2 ** Math.min(this.tries, 30));
+    this.tries += 1;
+    return Math.round(asked === null ? this.random() * bound : asked);
+  }
+}
+
+const isStreamRequest = (request) => request.method === "stream.add" || request.method === "stream.delete";
+
+/** Whether two plain things with their keys in one order are alike. */
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** A WebSocket's address: a page's own may be relative, and older browsers want ws(s). */
+function socketUrl(url) {
+  const { location } = globalThis;
+  const parsed = new URL(url, location ? location.href : undefined);
+  if (parsed.protocol === "http:") parsed.protocol = "ws:";
+  if (parsed.protocol === "https:") parsed.protocol = "wss:";
+  return parsed.href;
+}
+
+/** What tells of `online` and `offline`: a page's window or a worker's scope. Node has neither. */
+function ownNetwork() {
+  const { navigator, addEventListener } = globalThis;
+  const told = typeof addEventListener === "function" && navigator && typeof navigator.onLine === "boolean";
+  return told ? globalThis : null;
+}
+
+/** A client of a meeting-server. One client is in one room at a time. */
+export class MeetingClient {
+  constructor(url, {
+    WebSocket = globalThis.WebSocket,
+    timeoutMs = 10000,
+    heartbeatMs = 15000,
+    heartbeatTimeoutMs = 8000,
+    maxMessageBytes = 65536,
+    reconnect = {},
+    setTimeout = (callback, ms) => globalThis.setTimeout(callback, ms),
+    clearTimeout = (timer) => globalThis.clearTimeout(timer),
+    now = () => Date.now(),
+    random = () => Math.random(),
+    network = ownNetwork(),
+  } = {}) {
+    if (typeof WebSocket !== "function") {
+      throw new MeetingError("usage", "there is no WebSocket here; pass a constructor, like that of `ws`");
+    }
+    this.url = socketUrl(url);
+    this._options = { WebSocket, timeoutMs, heartbeatMs, heartbeatTimeoutMs, maxMessageBytes, reconnect };
+    this._world = { setTimeout, clearTimeout, now, random, network };
+    this._backoff = new Backoff(reconnect || {}, random);
+    this._onNetwork = (event) => this._turn(() => this._networkChanged(event.type));
+
+    this._state = "idle";
+    /** The promise of close(), once it was called. */
+    this._closed = null;
+    /** The connection, and what is known of it; null while there is none. */
+    this._link = null;
+    /** The stay in a room; null outside. */
+    this._stay = null;
+    /** Calls of connect() that wait. */
+    this._connects = new Set();
+    /** What was asked and not answered yet, in order; also what could not be sent yet. */
+    this._requests = new Set();
+    /** Rises over all connections, so that `last_cseq` can be understood. */
+    this._cseq = 0;
+    this._roster = new Roster();
+    this._stream = null;
+    this._mediaServer = {};
+    this._timers = { retry: null, refresh: null, heartbeat: null };
+    this._lastFailure = "no answer in time";
+
+    this._listeners = new Map();
+    /** What the listeners are to be told at the end of the turn. */
+    this._news = [];
+    this._depth = 0;
+    this._telling = false;
+  }
+
+  get state() { return this._state; }
+
+  get endpoint() { return this._stay ? this._stay.endpoint : ""; }
+
+  get session() { return this._stay ? this._stay.session : ""; }
+
+  get roster() { return this._roster.list; }
+
+  get stream() { return this._stream; }
+
+  get mediaServerAddresses() { return this._mediaServer; }
+
+  // ------------------------------------------------------------------ what an application calls
+
+  connect({ timeoutMs = this._options.timeoutMs } = {}) {
+    return this._call((resolve, reject) => {
+      if (this._link && this._link.opened) return resolve();
+      const call = { resolve, reject };
+      call.timer = this._after(timeoutMs, () => {
+        this._connects.delete(call);
+        if (!this._stay && this._connects.size === 0) this._dispose(1000);
+        reject(this._unreachable());
+      });
+      this._connects.add(call);
+      return this._start();
+    });
+  }
+
+  join(params, { timeoutMs = this._options.timeoutMs } = {}) {
+    return this._call((resolve, reject) => {
+      if (this._stay) throw new MeetingError("usage", "this client is in a room, or on its way; leave() it first");
+      if (!isObject(params) || typeof params.app !== "string" || typeof params.channel !== "string") {
+        throw new MeetingError("usage", "a join needs an app and a channel");
+      }
+      this._stay = {
+        params: { ...params },
+        endpoint: params.endpoint || "",
+        session: "",
+        /** The number of the last event that has arrived, from which a resume goes on. */
+        lastEvent: 0,
+        joins: 0,
+        /** join() has resolved. */
+        entered: false,
+        /** How this member came in, while the application has not been told yet. */
+        announce: null,
+        /** Events that wait for that. */
+        held: [],
+        /** The promise of leave(), once it was called. */
+        leaving: null,
+        resolve,
+        reject,
+        timer: this._after(timeoutMs, () => this._joinTimedOut()),
+      };
+      this._backoff.tries = 0;
+      this._watchNetwork("addEventListener");
+      const link = this._link;
+      if (link && link.goodbye !== null) this._giveUp("the server shuts down");
+      else if (!link) this._start();
+      else {
+        link.timer = link.timer || this._attemptTimer();
+        this._fetchToken(link);
+      }
+    });
+  }
+
+  leave({ timeoutMs = this._options.timeoutMs } = {}) {
+    const stay = this._stay;
+    if (stay && stay.leaving) return stay.leaving;
+    const leave = () => this._call((resolve, reject) => {
+      if (!stay) return resolve();
+      // A close frame leaves the room as well as the request does.
+      const hangUp = (error) => {
+        this._dispose(1000);
+        this._endStay(error);
+        resolve();
+      };
+      if (!stay.entered) return hangUp(new MeetingError("closed", "leave() was called before the join was answered"));
+      return this._ask("channel.leave", {}, {
+        timeoutMs,
+        resolve,
+        reject,
+        answered: () => this._endStay(new MeetingError("closed", "the client left the room")),
+        refused: hangUp,
+        timedOut: hangUp,
+      });
+    });
+    return this._turn(() => {
+      const leaving = leave();
+      if (stay) stay.leaving = leaving;
+      return leaving;
+    });
+  }
+
+  publish(stream, options) {
+    const copy = isObject(stream) ? Object.freeze({ ...stream }) : null;
+    return this._request("stream.add", copy && { stream: copy }, options, this._publishing(copy));
+  }
+
+  unpublish(streamId, options) {
+    const stream_id = streamId === undefined ? this._lastStreamId() : streamId;
+    return this._request("stream.delete", stream_id === undefined ? null : { stream_id }, options, {
+      answered: () => this._streamIs(stream_id, null),
+      // "There is no such stream": then there is nothing to publish again.
+      refused: ({ err }) => { if (err === 404) this._streamIs(stream_id, null); },
+      inEffect: (me) => !me || !me.stream || me.stream.stream_id !== stream_id,
+    });
+  }
+
+  members(options) {
+    return this._request("channel.dump", {}, options, {
+      answered: (data) => { this._takeDump(data); return this.roster; },
+    });
+  }
+
+  mediaServer(protocol = "webrtc", options = undefined) {
+    return this._request("media_server.dump", { protocol }, options, this._askingForMedia(protocol));
+  }
+
+  broadcast(payload, options) {
+    return this._request("broadcast", payload, options);
+  }
+
+  close() {
+    if (this._closed) return this._closed;
+    this._turn(() => {
+      const link = this._link;
+      this._closed = new Promise((resolve) => {
+        if (!link) return resolve();
+        const timer = this._after(CLOSE_MS, resolve);
+        link.gone = () => { this._cancel(timer); resolve(); };
+        return undefined;
+      });
+      this._dispose(1000);
+      for (const { reject, timer } of this._connects) { this._cancel(timer); reject(this._closedError()); }
+      this._connects.clear();
+      this._endStay(this._closedError());
+    });
+    return this._closed;
+  }
+
+  on(event, listener) {
+    this._listeners.set(event, [...(this._listeners.get(event) || []), listener]);
+    return () => this.off(event, listener);
+  }
+
+  once(event, listener) {
+    const stop = this.on(event, (value) => { stop(); listener(value); });
+    return stop;
+  }
+
+  off(event, listener) {
+    this._listeners.set(event, (this._listeners.get(event) || []).filter((other) => other !== listener));
+  }
+
+  // ------------------------------------------------------------------ requests
+
+  /** An application's request: a promise of its answer. */
+  _request(method, data, { timeoutMs = this._options.timeoutMs } = {}, effects = {}) {
+    return this._call((resolve, reject) => {
+      if (!this._stay || this._stay.leaving) {
+        throw new MeetingError("usage", "there is no room to ask; join() one first", { method });
+      }
+      this._ask(method, data, { ...effects, timeoutMs, resolve, reject });
+    });
+  }
+
+  /**
+   * A request. What it comes to:
+   * `answered(data)` takes the effect of a good answer and returns what the promise resolves to;
+   * `refused(error)` that of an error; `timedOut(error)` that of none; `inEffect(me)` says from the
+   * list of members whether a stream request has been carried out.
+   * `passing`: the library's own question, which nobody needs answered after a loss.
+   */
+  _ask(method, data, { timeoutMs = null, first = false, ...effects }) {
+    const request = { method, data, body: this._json(method, data), ...effects };
+    // `verify`: it was taken in, and what came of it will be seen in the list of members.
+    Object.assign(request, { cseq: null, sentAt: 0, settled: false, verify: false, timer: null });
+    if (timeoutMs !== null) request.timer = this._after(timeoutMs, () => this._requestTimedOut(request));
+    if (first) this._requests = new Set([request, ...this._requests]);
+    else this._requests.add(request);
+    if (this._attached) this._send(request);
+  }
+
+  /** The text of a request's data, as it is now, if it can be sent. */
+  _json(method, data) {
+    const wrong = (cause) => new MeetingError("usage", `${method} needs a JSON object`, { method, cause });
+    let body;
+    try {
+      body = JSON.stringify(data);
+    } catch (cause) {
+      throw wrong(cause);
+    }
+    // Also of what a toJSON of the application's has made of it.
+    if (!isObject(data) || !body || body[0] !== "{") throw wrong();
+    // With the longest cseq and session that it may be sent with; a character is three bytes at most.
+    const { length } = this._envelope(method, Number.MAX_SAFE_INTEGER, "-".repeat(36), body);
+    const { maxMessageBytes } = this._options;
+    if (length * 3 > maxMessageBytes && new TextEncoder().encode(body).length + length - body.length > maxMessageBytes) {
+      throw new MeetingError("refused", `a message may be ${maxMessageBytes} bytes long`, { err: 413, method });
+    }
+    return body;
+  }
+
+  _envelope(method, cseq, session, body) {
+    return `{"version":0,"cseq":${cseq},"method":"${method}","session":${JSON.stringify(session)},"data":${body}}`;
+  }
+
+  /** The number is given when a request is sent, so that the numbers of a session rise in its order. */
+  _send(request) {
+    const link = this._link;
+    request.cseq = this._cseq += 1;
+    request.sentAt = this._now();
+    link.sent.set(request.cseq, request);
+    this._write(link, this._envelope(request.method, request.cseq, this._stay.session, request.body));
+  }
+
+  _write(link, text) {
+    this._emit("message", { direction: "out", text, time: this._now() });
+    link.socket.send(text);
+  }
+
+  /** A stream request is kept until its answer is known: its effect may still show itself. */
+  _requestTimedOut(request) {
+    const { method, cseq, sentAt, timedOut } = request;
+    const error = new MeetingError("timeout", `no answer to ${method} in time`, { method });
+    const link = this._link;
+    const silent = cseq !== null && link && link.heard <= sentAt
+      && this._now() - sentAt >= this._options.heartbeatTimeoutMs;
+    if (isStreamRequest(request) && (cseq !== null || request.verify)) this._settle(request, error);
+    else this._finish(request, error);
+    if (timedOut) timedOut(error);
+    else if (silent) this._giveUp(`no answer to ${method}`);
+  }
+
+  /** Keeps the promise; the request may go on. */
+  _settle(request, error, value) {
+    if (request.settled) return;
+    request.settled = true;
+    this._cancel(request.timer);
+    if (error && request.reject) request.reject(error);
+    if (!error && request.resolve) request.resolve(value);
+  }
+
+  /** Nothing more will come of a request. */
+  _finish(request, error = null, value = undefined) {
+    this._requests.delete(request);
+    this._settle(request, error, value);
+  }
+
+  _answer(link, { cseq, err, err_msg, data }) {
+    const request = link.sent.get(cseq);
+    if (!request) return;
+    link.sent.delete(cseq);
+    if (err === 0) {
+      this._finish(request, null, request.answered ? request.answered(data) : undefined);
+    } else {
+      const error = new MeetingError("refused", err_msg, { err, method: request.method });
+      if (request.refused) request.refused(error);
+      this._finish(request, error);
+    }
+  }
+
+  // ----- the effects of each
+
+  _publishing(stream) {
+    return {
+      answered: () => this._streamIs(stream.stream_id, stream),
+      inEffect: (me) => same(me && me.stream, described(stream)),
+    };
+  }
+
+  /** This member publishes a stream now, or no longer. No event tells it what it did itself. */
+  _streamIs(id, stream) {
+    if (!this._stay) return;
+    if (stream) {
+      this._stream = stream;
+      this._roster.publish(this.endpoint, stream);
+    } else {
+      if (this._stream && this._stream.stream_id === id) this._stream = null;
+      this._roster.unpublish(this.endpoint, id);
+    }
+    this._membersChanged();
+  }
+
+  /** The stream that will be published when all that was asked is done. */
+  _lastStreamId() {
+    const asked = [...this._requests].filter((request) => request.method === "stream.add").pop();
+    const stream = asked ? asked.data.stream : this._stream;
+    return stream ? stream.stream_id : undefined;
+  }
+
+  _askingForMedia(protocol) {
+    if (protocol !== "webrtc") return { answered: ({ media_server }) => media_server };
+    return {
+      answered: ({ media_server }) => { this._mediaServerIs(media_server); return media_server; },
+      refused: ({ err }) => { if (err === 503) this._mediaServerIs({}); },
+    };
+  }
+
+  /** The library's own question, which also shows whether the server is there. */
+  _askForMedia() {
+    this._ask("media_server.dump", { protocol: "webrtc" }, { passing: true, ...this._askingForMedia("webrtc") });
+  }
+
+  _mediaServerIs(addresses) {
+    if (same(addresses, this._mediaServer)) return;
+    this._mediaServer = Object.freeze({ ...addresses });
+    if (this._stay && this._stay.entered) this._emit("mediaServer", this._mediaServer, this._stay);
+  }
+
+  // ------------------------------------------------------------------ the connection
+
+  get _attached() { return this._link !== null && this._link.attached; }
+
+  /** Connects, unless that is under way. */
+  _start() {
+    if (!this._link && this._timers.retry === null) this._open();
+  }
+
+  _open() {
+    this._stopTimer("retry");
+    let socket;
+    try {
+      socket = new this._options.WebSocket(this.url);
+    } catch (cause) {
+      this._failed(0, `no connection can be made: ${cause.message}`);
+      return;
+    }
+    const link = {
+      socket,
+      opened: false,
+      attached: false,
+      attachedAt: 0,
+      /** When the server was last heard, and whether since it was asked for a sign of life. */
+      heard: this._now(),
+      alive: true,
+      /** Requests by number. */
+      sent: new Map(),
+      token: undefined,
+      hasToken: false,
+      joinCseq: null,
+      /** The last error event: it says why what follows is a close. */
+      warning: null,
+      /** The server has said goodbye: when to come back. */
+      goodbye: null,
+      timer: this._attemptTimer(),
+      /** Whoever waits for the end of it. */
+      gone: null,
+    };
+    this._link = link;
+    socket.onopen = () => this._turn(() => this._opened(link));
+    socket.onmessage = (event) => this._received(link, event.data);
+    socket.onclose = ({ code, reason }) => this._turn(() => {
+      if (link.gone) link.gone();
+      this._dropped(link, code, reason);
+    });
+    // A close follows at once, but in Node 22 not where there never was a connection.
+    socket.onerror = () => {
+      if (!link.opened) this._after(0, () => this._dropped(link, 1006, ""));
+    };
+    if (this._stay) this._fetchToken(link);
+  }
+
+  _attemptTimer() {
+    return this._after(this._options.timeoutMs, () => this._giveUp("no answer in time"));
+  }
+
+  _opened(link) {
+    if (this._link !== link) return;
+    link.opened = true;
+    link.heard = this._now();
+    for (const { resolve, timer } of this._connects) { this._cancel(timer); resolve(); }
+    this._connects.clear();
+    if (this._stay) this._sendJoin(link);
+    else this._endAttempt(link);
+  }
+
+  _endAttempt(link) {
+    this._cancel(link.timer);
+    link.timer = null;
+  }
+
+  /** Takes the connection, which is no longer the client's; null if there is none. */
+  _detach() {
+    const link = this._link;
+    this._link = null;
+    this._stopTimer("heartbeat");
+    if (link) this._endAttempt(link);
+    return link;
+  }
+
+  /** Ends the connection, and the tries to get one. */
+  _dispose(code) {
+    this._stopTimer("retry");
+    const link = this._detach();
+    if (link) link.socket.close(code);
+  }
+
+  /** The connection is no good, and whatever it may still bring is not waited for. */
+  _giveUp(reason) {
+    const link = this._link;
+    if (!link) return;
+    link.socket.close(GIVEN_UP);
+    this._dropped(link, GIVEN_UP, reason);
+  }
+
+  _dropped(link, code, reason) {
+    if (this._link !== link) return;
+    this._detach();
+    if (link.attached) this._backoff.held(this._now() - link.attachedAt);
+    const { type = "", message = "" } = link.warning || {};
+    const wanted = UNWANTED_EVENTS.get(type) || code;
+    // Before its join a connection is closed with 1008 for being too late: the token took long.
+    const late = wanted === 1008 && link.joinCseq === null;
+    if (this._stay && UNWANTED.has(wanted) && !late) {
+      const err = EVENT_ERRORS.get(type) || 0;
+      const why = message || reason || UNWANTED.get(wanted);
+      this._endStay(new MeetingError("ended", why, { err, closeCode: wanted }));
+      return;
+    }
+    const spread = code === 1001 ? this._world.random() * SHUTDOWN_SPREAD_MS : null;
+    const why = type || reason || (link.opened ? "connection lost" : "no connection");
+    this._failed(code, why, link.goodbye === null ? spread : link.goodbye);
+  }
+
+  /** There is no connection: tries again, if anybody wants one. `askedMs`: when the server wants it. */
+  _failed(code, reason, askedMs = null) {
+    const stay = this._stay;
+    this._lastFailure = reason;
+    if (!stay && this._connects.size === 0) return;
+    if (stay && stay.entered && !this._options.reconnect) {
+      this._endStay(new MeetingError("ended", `the connection was lost: ${reason}`, { closeCode: code }));
+    } else if (stay && stay.entered && this._backoff.exhausted) {
+      this._endStay(this._unreachable());
+    } else {
+      const delayMs = this._backoff.next(askedMs);
+      this._setTimer("retry", delayMs, () => this._open());
+      const attempt = this._backoff.tries;
+      if (stay && stay.entered) this._emit("reconnecting", { attempt, delayMs, reason, closeCode: code }, stay);
+    }
+  }
+
+  _networkChanged(type) {
+    if (this._attached) this._probe(Math.min(NETWORK_PROBE_MS, this._options.heartbeatTimeoutMs));
+    else if (type === "online" && this._timers.retry !== null) this._open();
+  }
+
+  _watchNetwork(change) {
+    const { network } = this._world;
+    if (network) for (const event of ["online", "offline"]) network[change](event, this._onNetwork);
+  }
+
+  // ------------------------------------------------------------------ coming in, and coming back
+
+  /** Gets the token while the connection is being made. */
+  _fetchToken(link) {
+    const stay = this._stay;
+    const { app, channel, token } = stay.params;
+    stay.joins += 1;
+    const arrived = (value) => {
+      link.token = value;
+      link.hasToken = true;
+      this._sendJoin(link);
+    };
+    if (typeof token !== "function") return arrived(token);
+    const request = { app, channel, endpoint: stay.endpoint, attempt: stay.joins };
+    const ifStill = (act) => (value) => this._turn(() => {
+      if (this._link === link && this._stay === stay) act(value);
+    });
+    return Promise.resolve(request).then(token).then(ifStill(arrived), ifStill((cause) => this._tokenFailed(cause)));
+  }
+
+  /** Whoever makes tokens may be out of reach as well as the server is. */
+  _tokenFailed(cause) {
+    const message = `no token: ${cause && cause.message ? cause.message : cause}`;
+    if (this._stay.entered) return this._giveUp(message);
+    this._dispose(1000);
+    return this._endStay(new MeetingError("token", message, { cause }));
+  }
+
+  /** Once the connection and the token are both there. */
+  _sendJoin(link) {
+    const stay = this._stay;
+    if (!link.opened || !link.hasToken || link.joinCseq !== null) return;
+    const { app, channel, role, device } = stay.params;
+    // Whoever comes back only to leave takes nobody's place: an empty endpoint resumes, or is new.
+    const endpoint = stay.leaving ? "" : stay.endpoint;
+    const data = { app, channel, endpoint, role, device, token: link.token, last_event: stay.lastEvent };
+    link.joinCseq = this._cseq += 1;
+    this._write(link, this._envelope("channel.join", link.joinCseq, stay.session, JSON.stringify(data)));
+  }
+
+  _joinAnswered(link, { err, err_msg, data }) {
+    const stay = this._stay;
+    if (err !== 0) {
+      this._joinRefused(link, new MeetingError("refused", err_msg, { err, method: "channel.join" }));
+      return;
+    }
+    link.attached = true;
+    link.attachedAt = this._now();
+    this._endAttempt(link);
+    if (data.resumed) {
+      stay.announce = stay.announce || "resumed";
+      this._sortAfterResume(data.last_cseq);
+    } else {
+      stay.announce = stay.entered ? "rejoined" : "joined";
+      stay.held = stay.held || [];
+      stay.endpoint = data.endpoint;
+      stay.session = data.session;
+      // At a resume the replay is still to come, so there the mark stays where it is.
+      stay.lastEvent = data.last_event;
+      if (!stay.entered) this._roster.join(data.endpoint, stay.params.device || "");
+      this._sortAfterRejoin();
+    }
+    // Whoever came back only to leave wants to know nothing.
+    if (stay.leaving) stay.announce = null;
+    this._mediaServerIs(data.media_server);
+    this._startHeartbeat();
+    const verifying = [...this._requests].some((request) => request.verify);
+    if (verifying || this._awaitsList) this._refresh();
+    else this._refreshSoon();
+    for (const request of this._requests) {
+      if (request.cseq === null && !request.verify) this._send(request);
+    }
+    if (stay.announce === "resumed") this._announce();
+  }
+
+  /** A first join is the application's matter, but where the server had said that it goes down. */
+  _joinRefused(link, error) {
+    const { entered } = this._stay;
+    const { err } = error;
+    if ((err === 503 || err === 429) && (entered || link.goodbye !== null)) {
+      link.socket.close(GIVEN_UP);
+      this._detach();
+      this._failed(0, error.message, link.goodbye);
+      return;
+    }
+    // After 401 and 403 the server closes the connection.
+    if (entered || err === 401 || err === 403) this._dispose(1000);
+    else this._endAttempt(link);
+    this._endStay(error);
+  }
+
+  /** Takes back the requests that were sent over a connection that is lost. */
+  _takeBack() {
+    const sent = [...this._requests].filter((request) => request.cseq !== null || request.verify);
+    for (const request of sent) {
+      const { cseq, verify } = request;
+      request.wasTaken = (lastCseq) => verify || cseq <= lastCseq;
+      request.cseq = null;
+      request.verify = false;
+    }
+    return sent;
+  }
+
+  /**
+   * The session goes on. What the server took in (`last_cseq`) has had its effect and only the
+   * answer is lost; the rest is sent again. A broadcast that was taken in has reached the room;
+   * whether a stream request was granted is seen in the list of members.
+   */
+  _sortAfterResume(lastCseq) {
+    for (const request of this._takeBack()) {
+      request.verify = request.wasTaken(lastCseq) && isStreamRequest(request);
+      if (request.verify) continue;
+      if (request.passing || request.settled) this._finish(request);
+      else if (request.wasTaken(lastCseq) && request.method === "broadcast") this._finish(request);
+    }
+  }
+
+  /**
+   * A new session. It publishes nothing yet, so that is made good before anything else is asked.
+   * Whether an unanswered broadcast reached the room before, nobody knows.
+   */
+  _sortAfterRejoin() {
+    for (const request of this._takeBack()) {
+      const { method } = request;
+      const lost = new MeetingError("lost", "the session ended before the answer came", { method });
+      if (request.passing || request.settled || method === "broadcast") this._finish(request, lost);
+    }
+    const stream = this._stream;
+    if (!stream || this._stay.leaving) return;
+    const next = [...this._requests].find(isStreamRequest);
+    if (next && next.method === "stream.delete" && next.data.stream_id === stream.stream_id) {
+      this._streamIs(stream.stream_id, null);
+      this._finish(next);
+    } else if (!next || next.method !== "stream.add" || next.data.stream.stream_id !== stream.stream_id) {
+      this._republish(stream);
+    }
+  }
+
+  _republish(stream) {
+    const stay = this._stay;
+    this._ask("stream.add", { stream }, {
+      ...this._publishing(stream),
+      first: true,
+      refused: ({ err, message }) => {
+        if (err === 429 || err === 503) {
+          this._after(BUSY_MS * (1 + this._world.random()), () => {
+            if (this._stay === stay && this._stream === stream) this._republish(stream);
+          });
+          return;
+        }
+        this._streamIs(stream.stream_id, null);
+        this._emit("error", { type: "republish_failed", message });
+      },
+    });
+  }
+
+  /** The application is to be told that it is in the room, and that waits for the list of members. */
+  get _awaitsList() {
+    const { announce } = this._stay;
+    return announce === "joined" || announce === "rejoined";
+  }
+
+  /** Tells the application that it is in the room, with the list of members as it is now. */
+  _announce() {
+    const stay = this._stay;
+    const { announce: how, session, endpoint, held } = stay;
+    const joined = { session, endpoint, mediaServer: this._mediaServer, members: this.roster };
+    const tell = () => {
+      stay.held = null;
+      this._emit("joined", { how, ...joined }, stay);
+      if (held) this._emit("members", this.roster, stay);
+      for (const [event, value] of held || []) this._emit(event, value, stay);
+    };
+    stay.announce = null;
+    if (stay.entered) return tell();
+    stay.entered = true;
+    this._cancel(stay.timer);
+    stay.resolve(joined);
+    // Not before whoever awaits the join has gone on, through however many promises.
+    return this._after(0, tell);
+  }
+
+  // ------------------------------------------------------------------ what the server says
+
+  _received(link, text) {
+    this._turn(() => this._emit("message", { direction: "in", text, time: this._now() }));
+    this._turn(() => { if (this._link === link) this._message(link, text); });
+  }
+
+  _message(link, text) {
+    link.heard = this._now();
+    link.alive = true;
+    let message = null;
+    try {
+      message = JSON.parse(text);
+    } catch (_) {
+      // Seen below.
+    }
+    if (!isObject(message)) this._giveUp("the server sent something that is no message");
+    else if (message.event === "error") this._serverError(link, message.data);
+    else if (message.event !== undefined) this._event(link, message);
+    else if (message.cseq === link.joinCseq) this._joinAnswered(link, message);
+    else this._answer(link, message);
+  }
+
+  _event(link, { event, cseq, data }) {
+    if (!link.attached) return;
+    this._stay.lastEvent = Math.max(this._stay.lastEvent, cseq);
+    if (event === "endpoint") {
+      if (data.stat === "join") this._roster.join(data.endpoint, data.device);
+      else this._roster.leave(data.endpoint);
+    } else if (event === "stream") {
+      if (data.stat === "publish") this._roster.publish(data.endpoint, { stream_id: data.stream });
+      else this._roster.unpublish(data.endpoint, data.stream);
+    } else if (event === "broadcast") {
+      this._deliver(event, { from: data.source_endpoint, payload: data.payload, number: cseq });
+      return;
+    } else {
+      return;
+    }
+    this._membersChanged();
+    this._deliver(event, { ...data, number: cseq });
+  }
+
+  _serverError(link, { type, message = "", retry_after_ms = this._world.random() * SHUTDOWN_SPREAD_MS }) {
+    const complaint = { type, message };
+    link.warning = complaint;
+    if (type === "server_shutdown") link.goodbye = retry_after_ms;
+    if (type === "media_server_down" && link.attached) this._askForMedia();
+    this._emit("error", type === "server_shutdown" ? { ...complaint, retryAfterMs: retry_after_ms } : complaint);
+  }
+
+  /** To the application, but not before its join() has resolved. */
+  _deliver(event, value) {
+    const stay = this._stay;
+    if (stay.held) stay.held.push([event, value]);
+    else this._emit(event, value, stay);
+  }
+
+  // ----- the list of members
+
+  _membersChanged() {
+    // While events are held the whole list will be told in front of them.
+    if (!this._stay.held) this._emit("members", this.roster, this._stay);
+    this._refreshSoon();
+  }
+
+  /** Answers and events come in one order, so a list is true when it arrives, and stays so by events. */
+  _takeDump({ endpoint_list }) {
+    if (this._roster.replace(endpoint_list)) this._membersChanged();
+    this._verify();
+    if (this._awaitsList) this._announce();
+  }
+
+  /** Stream requests that were taken in: of several, each has undone what was before it. */
+  _verify() {
+    const taken = [...this._requests].filter((request) => request.verify);
+    const last = taken.pop();
+    if (!last) return;
+    for (const request of taken) this._finish(request);
+    last.verify = false;
+    if (last.inEffect(this._roster.find(this.endpoint))) this._finish(last, null, last.answered());
+    else if (last.settled) this._finish(last);
+    // It was refused, and the server will say once more why.
+    else this._send(last);
+  }
+
+  _refresh() {
+    this._stopTimer("refresh");
+    this._ask("channel.dump", {}, {
+      passing: true,
+      answered: (data) => this._takeDump(data),
+      refused: () => {
+        for (const request of [...this._requests].filter((one) => one.verify)) {
+          request.verify = false;
+          this._send(request);
+        }
+        if (this._awaitsList) this._announce();
+        this._refreshSoon(BUSY_MS);
+      },
+    });
+  }
+
+  /** Asks for what the events did not tell, unless that is under way; with `atLeastMs`, in any case. */
+  _refreshSoon(atLeastMs = 0) {
+    if (this._timers.refresh !== null || !(this._roster.incomplete || atLeastMs)) return;
+    const spread = Math.min(this.roster.length * REFRESH_MS_A_MEMBER, REFRESH_MS_AT_MOST);
+    this._setTimer("refresh", atLeastMs + this._world.random() * spread, () => {
+      const asked = [...this._requests].some((request) => request.method === "channel.dump");
+      if (this._attached && !asked) this._refresh();
+    });
+  }
+
+  // ------------------------------------------------------------------ the heartbeat
+
+  /** A page cannot see the server's pings, so after a silence it asks something harmless. */
+  _startHeartbeat() {
+    const { heartbeatMs, heartbeatTimeoutMs } = this._options;
+    if (!heartbeatMs) return;
+    const due = this._link.heard + heartbeatMs - this._now();
+    this._setTimer("heartbeat", Math.max(due, 1), () => {
+      if (this._now() - this._link.heard < heartbeatMs) this._startHeartbeat();
+      else this._probe(heartbeatTimeoutMs);
+    });
+  }
+
+  /** The server has so long to show that it is there, by whatever it says. */
+  _probe(patienceMs) {
+    this._link.alive = false;
+    this._askForMedia();
+    this._setTimer("heartbeat", patienceMs, () => {
+      if (this._link.alive) this._startHeartbeat();
+      else this._giveUp("the server is silent");
+    });
+  }
+
+  // ------------------------------------------------------------------ the end
+
+  _joinTimedOut() {
+    const late = new MeetingError("timeout", "the join was not answered in time", { method: "channel.join" });
+    const error = this._link && this._link.opened ? late : this._unreachable();
+    this._dispose(1000);
+    this._endStay(error);
+  }
+
+  /** The stay is over; whether the connection is, is for the caller. */
+  _endStay(error) {
+    const stay = this._stay;
+    if (!stay) return;
+    this._stay = null;
+    this._stream = null;
+    this._mediaServer = {};
+    this._roster = new Roster();
+    this._cancel(stay.timer);
+    this._stopTimer("refresh");
+    this._stopTimer("heartbeat");
+    this._watchNetwork("removeEventListener");
+    if (this._link) {
+      Object.assign(this._link, { attached: false, joinCseq: null, hasToken: false });
+      this._link.sent.clear();
+    }
+    const { kind, message, err, closeCode } = error;
+    for (const request of this._requests) {
+      const { method } = request;
+      // Whoever wanted to leave is out.
+      this._finish(request, method === "channel.leave" ? null : new MeetingError(kind, message, { err, closeCode, method }));
+    }
+    if (!stay.entered) stay.reject(error);
+    else {
+      this._emit("members", this.roster);
+      if (!stay.leaving && !this._closed) this._emit("ended", { error, closeCode: closeCode || 0 });
+    }
+    if (this._connects.size > 0) this._start();
+  }
+
+  // ------------------------------------------------------------------ turns, and small things
+
+  /**
+   * Whatever moves the client: a call, a socket's word, a timer. Its listeners are told when all is
+   * in order again, so they may call what they like.
+   */
+  _turn(act) {
+    this._depth += 1;
+    try {
+      return act();
+    } finally {
+      this._depth -= 1;
+      if (this._depth === 0) this._tell();
+    }
+  }
+
+  /** A turn of the application's: what is thrown in it rejects the promise. */
+  _call(act) {
+    return new Promise((resolve, reject) => {
+      this._turn(() => {
+        if (this._closed) throw this._closedError();
+        act(resolve, reject);
+      });
+    });
+  }
+
+  /** Of a `stay`: not told any more when that is over. */
+  _emit(event, value, stay = null) { this._news.push({ event, value, stay }); }
+
+  _tell() {
+    const previous = this._state;
+    this._state = this._standing();
+    if (previous !== this._state) {
+      this._news.unshift({ event: "state", value: { state: this._state, previous }, stay: null });
+    }
+    if (this._telling) return;
+    this._telling = true;
+    for (let news = this._news.shift(); news; news = this._news.shift()) {
+      const { event, value, stay } = news;
+      for (const listener of this._listeners.get(event) || []) {
+        if (stay !== null && stay !== this._stay) break;
+        try {
+          listener(value);
+        } catch (error) {
+          // The application's: it is reported as uncaught, and harms nothing here.
+          queueMicrotask(() => { throw error; });
+        }
+      }
+    }
+    this._telling = false;
+  }
+
+  /** Where the client stands follows from what it has. */
+  _standing() {
+    const { _link: link, _stay: stay } = this;
+    if (this._closed) return "closed";
+    if (stay && stay.entered) return this._attached && stay.announce === null ? "joined" : "reconnecting";
+    if (stay) return link && link.opened ? "joining" : "connecting";
+    if (link && link.opened) return "connected";
+    return link || this._connects.size > 0 ? "connecting" : "idle";
+  }
+
+  _now() { return this._world.now(); }
+
+  _after(ms, callback) { return this._world.setTimeout(() => this._turn(callback), ms); }
+
+  _cancel(timer) { this._world.clearTimeout(timer); }
+
+  _setTimer(name, ms, callback) {
+    this._stopTimer(name);
+    this._timers[name] = this._after(ms, () => { this._timers[name] = null; callback(); });
+  }
+
+  _stopTimer(name) {
+    this._cancel(this._timers[name]);
+    this._timers[name] = null;
+  }
+
+  _closedError() { return new MeetingError("closed", "this client was closed"); }
+
+  _unreachable() { return new MeetingError("unreachable", `no way to the server: ${this._lastFailure}`); }
+}

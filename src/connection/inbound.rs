@@ -5,6 +5,10 @@
 //! leave is under way, or too many requests are unanswered, the next one waits here, and with it
 //! everything behind it in the socket. So TCP slows the client, nothing piles up unseen in the
 //! context's own buffers, and a connection that moves to another thread takes all of it along.
+//!
+//! A long payload does not go through the context: the buffer in which that looks for frames would
+//! keep the size of the longest one for as long as the connection lives. The session is handed it
+//! beside the context, which sees the frame without it.
 
 use std::{
     cell::RefCell,
@@ -13,7 +17,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::error::PayloadError;
+use actix_http::{error::PayloadError, ws::Parser};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
@@ -24,10 +28,17 @@ use crate::{
     ending::Ending,
 };
 
+/// The longest frame that goes through the context as it is. Most requests are shorter.
+const LONG_FRAME: usize = 1024;
+
+/// The rest of a client's frame without a payload: the bit that says it is masked, and a mask.
+const NO_PAYLOAD: [u8; 5] = [0x80, 0, 0, 0, 0];
+
 /// The stream of a client's frames, as `WebsocketContext` wants it.
 pub struct Inbound {
     client: Rc<Client>,
     gate: Gate,
+    max_message_bytes: usize,
     /// What was read and not yet let in. The connection's task takes it along in a handover.
     unread: Rc<RefCell<BytesMut>>,
     /// A frame was handed out and the context has not yet been told to stop asking: it asks for
@@ -45,6 +56,7 @@ impl Inbound {
         Self {
             client,
             gate: Gate::new(max_message_bytes),
+            max_message_bytes,
             unread,
             handed_out: false,
         }
@@ -67,7 +79,7 @@ impl Inbound {
         let mut unread = self.unread.take();
         let frame = self
             .admit(&unread, shared)
-            .map(|len| unread.split_to(len).freeze());
+            .map(|len| self.hand_out(unread.split_to(len), shared));
         if !unread.is_empty() {
             // Otherwise its memory goes with the frame: a quiet connection holds none.
             self.unread.replace(unread);
@@ -99,7 +111,27 @@ impl Inbound {
         if !rest.is_empty() {
             self.unread.borrow_mut().extend_from_slice(rest);
         }
-        whole.map(|len| Bytes::copy_from_slice(&input[..len]))
+        whole.map(|len| self.hand_out(BytesMut::from(&input[..len]), shared))
+    }
+
+    /// What the context is to see of a whole frame that was let in.
+    fn hand_out(&self, mut frame: BytesMut, shared: &Shared) -> Bytes {
+        let first = match frame.first() {
+            Some(first) if frame.len() > LONG_FRAME => *first,
+            _ => return frame.freeze(),
+        };
+        match Parser::parse(&mut frame, true, self.max_message_bytes) {
+            Ok(Some((_, _, Some(payload)))) => {
+                self.client.hand_beside(payload.freeze());
+                [first].into_iter().chain(NO_PAYLOAD).collect()
+            }
+            // The gate has let it in, so the parser has nothing to say against it.
+            _ => {
+                let reason = "a frame that cannot be read";
+                self.client.close(Ending::BadFrame, reason, shared);
+                Bytes::new()
+            }
+        }
     }
 }
 

@@ -146,6 +146,8 @@ impl SessionActor {
                 Ok(())
             }
             Request::Member(action) => {
+                #[cfg(feature = "test-hooks")]
+                crate::room::provoke(&action, r#"{"panic":"session"}"#);
                 let (room, member) = seat.ok_or_else(Refusal::no_such_session)?;
                 let kind = match action {
                     Action::Leave => Kind::Leave,

@@ -6,13 +6,17 @@
 //! everything behind it in the socket. So TCP slows the client, nothing piles up unseen in the
 //! context's own buffers, and a connection that moves to another thread takes all of it along.
 //!
+//! And not too many in one go: a client that sends without a pause would keep its thread from looking
+//! at the network for as long as its own socket holds something.
+//!
 //! A long payload does not go through the context: the buffer in which that looks for frames would
 //! keep the size of the longest one for as long as the connection lives. The session is handed it
 //! beside the context, which sees the frame without it.
 
 use std::{
     cell::RefCell,
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -27,6 +31,11 @@ use crate::{
     clients,
     ending::Ending,
 };
+
+/// How much of one client's input is let in before the network has its turn: bytes, and for each
+/// frame this much more, since the shortest one costs something too.
+const TURN_BYTES: usize = 64 * 1024;
+const FRAME_COST: usize = 1024;
 
 /// The longest frame that goes through the context as it is. Most requests are shorter.
 const LONG_FRAME: usize = 1024;
@@ -44,6 +53,8 @@ pub struct Inbound {
     /// A frame was handed out and the context has not yet been told to stop asking: it asks for
     /// bytes until there are none before it looks at the first of them.
     handed_out: bool,
+    /// How much has been let in since the network had its turn.
+    spent: usize,
 }
 
 impl Inbound {
@@ -59,6 +70,7 @@ impl Inbound {
             max_message_bytes,
             unread,
             handed_out: false,
+            spent: 0,
         }
     }
 
@@ -115,7 +127,8 @@ impl Inbound {
     }
 
     /// What the context is to see of a whole frame that was let in.
-    fn hand_out(&self, mut frame: BytesMut, shared: &Shared) -> Bytes {
+    fn hand_out(&mut self, mut frame: BytesMut, shared: &Shared) -> Bytes {
+        self.spent += frame.len() + FRAME_COST;
         let first = match frame.first() {
             Some(first) if frame.len() > LONG_FRAME => *first,
             _ => return frame.freeze(),
@@ -143,6 +156,11 @@ impl Stream for Inbound {
         if std::mem::take(&mut this.handed_out) {
             return Poll::Pending;
         }
+        if this.spent >= TURN_BYTES {
+            this.spent = 0;
+            wake_behind_the_network(cx);
+            return Poll::Pending;
+        }
         clients::with(|clients| {
             let shared = clients.shared();
             let mut frame = None;
@@ -160,4 +178,10 @@ impl Stream for Inbound {
             Poll::Ready(frame.map(Ok))
         })
     }
+}
+
+/// Has the task go on once the thread has looked what the network has brought to the others.
+fn wake_behind_the_network(cx: &mut Context<'_>) {
+    let wakes = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(wakes.is_pending(), "it wakes the task later");
 }

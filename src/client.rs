@@ -11,6 +11,8 @@ use std::{
     task::Waker,
 };
 
+use bytes::Bytes;
+
 use crate::{
     census::{Counted, Object},
     clock::Millis,
@@ -94,6 +96,8 @@ pub struct Client {
     moving: Cell<bool>,
     /// A frame waits for `unanswered` or `moving`.
     held_back: Cell<bool>,
+    /// The payload of the frame that its session is about to see, where that is long.
+    beside: Cell<Option<Bytes>>,
     /// Wakes the connection's task.
     task: RefCell<Option<Waker>>,
     heard: Cell<Millis>,
@@ -135,6 +139,7 @@ impl Client {
             parting: RefCell::new(None),
             moving: Cell::new(false),
             held_back: Cell::new(false),
+            beside: Cell::new(None),
             task: RefCell::new(None),
             heard: Cell::new(now),
             outside_since: Cell::new(now.saturating_sub(outside_for)),
@@ -298,6 +303,16 @@ impl Client {
         }
     }
 
+    /// Hands its session the payload of the next frame beside the context.
+    pub fn hand_beside(&self, payload: Bytes) {
+        self.beside.set(Some(payload));
+    }
+
+    /// The payload that belongs to this frame and did not come with it.
+    pub fn take_beside(&self) -> Option<Bytes> {
+        self.beside.take()
+    }
+
     /// Something came from the client.
     pub fn hear(&self, now: Millis) {
         self.heard.set(now);
@@ -395,6 +410,14 @@ impl Client {
         self.end(Phase::Closing, ending);
         // Even if it trickles: a reader of a few bytes a second must not live for ever.
         self.close_by.set(shared.now.get() + shared.send_timeout);
+    }
+
+    /// Ends the socket without a word, and with it what the system holds for it: nobody reads there.
+    pub fn cut(&self, ending: Ending) {
+        if let Err(e) = self.socket.reset_at_its_end() {
+            log::debug!("a socket that is cut will linger: {e}");
+        }
+        self.lose(ending);
     }
 
     /// The client is gone.

@@ -294,7 +294,7 @@ impl Clients {
                     "no channel.join within join_timeout",
                     &self.shared,
                 ),
-                Some(Due::Cut(ending)) => client.lose(ending),
+                Some(Due::Cut(ending)) => client.cut(ending),
             }
         }
     }

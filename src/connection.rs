@@ -140,6 +140,12 @@ impl<S> Drop for Connection<S> {
     /// Every way out of a session ends here: the client, and with it its membership, is gone.
     fn drop(&mut self) {
         if let Some(live) = self.0.take() {
+            if std::thread::panicking() {
+                log::error!(
+                    client:% = live.client.handshake().shown_address();
+                    "a session failed"
+                );
+            }
             // Still open it is only where its session panicked, or where the thread ends.
             live.client.lose(if live.worker.crew.is_draining() {
                 Ending::Shutdown

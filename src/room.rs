@@ -464,7 +464,7 @@ impl Handler<MemberRequest> for RoomActor {
             action,
         } = request;
         #[cfg(feature = "test-hooks")]
-        provoke(&action);
+        provoke(&action, r#"{"panic":"room"}"#);
         let command = match action {
             Action::Leave => Command::Leave(member, ticket.client()),
             Action::StreamAdd(stream) => Command::Publish(member, stream),
@@ -490,11 +490,11 @@ impl Handler<MemberRequest> for RoomActor {
     }
 }
 
-/// Panics where a test wants to see what becomes of the others.
+/// Panics where a test wants to see what becomes of the others: at a broadcast of exactly this.
 #[cfg(feature = "test-hooks")]
-fn provoke(action: &Action) {
+pub fn provoke(action: &Action, word: &str) {
     if let Action::Broadcast(payload) = action {
-        assert!(payload.0 != r#"{"panic":"room"}"#, "provoked by a test");
+        assert!(payload.0 != word, "provoked by a test");
     }
 }
 

@@ -146,6 +146,8 @@ impl SessionActor {
                 Ok(())
             }
             Request::Member(action) => {
+                #[cfg(feature = "test-hooks")]
+                crate::room::provoke(&action, r#"{"panic":"session"}"#);
                 let (room, member) = seat.ok_or_else(Refusal::no_such_session)?;
                 let kind = match action {
                     Action::Leave => Kind::Leave,
@@ -281,6 +283,26 @@ impl SessionActor {
         self.close(Ending::BadText, "a text message must be UTF-8");
     }
 
+    /// The message with its payload, where that did not come through the context. `None`: it is
+    /// text and not UTF-8.
+    fn with_payload(&self, message: Message) -> Option<Message> {
+        let Some(payload) = self.client.take_beside() else {
+            return Some(message);
+        };
+        Some(match message {
+            Message::Text(_) => Message::Text(ByteString::try_from(payload).ok()?),
+            Message::Continuation(item) => Message::Continuation(match item {
+                Item::FirstText(_) => Item::FirstText(payload),
+                Item::FirstBinary(_) => Item::FirstBinary(payload),
+                Item::Continue(_) => Item::Continue(payload),
+                Item::Last(_) => Item::Last(payload),
+            }),
+            Message::Binary(_) => Message::Binary(payload),
+            // These are never long.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Nop => message,
+        })
+    }
+
     /// The client says goodbye: its close frame is echoed.
     fn farewell(&self, reason: Option<CloseReason>) {
         let code = reason.map(|reason| u16::from(reason.code));
@@ -314,18 +336,22 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
         if self.client.phase() != Phase::Open {
             return;
         }
+        // All else that the codec could find wrong but text that is none does not get past the gate.
+        let Some(message) = message.ok().and_then(|message| self.with_payload(message)) else {
+            return self.invalid_text();
+        };
         match message {
-            Ok(Message::Text(text)) => {
+            Message::Text(text) => {
                 let admitted = self.admits(text.len());
                 self.whole(&text, admitted);
             }
-            Ok(Message::Continuation(item)) => self.fragment(item),
-            Ok(Message::Ping(payload)) => {
+            Message::Continuation(item) => self.fragment(item),
+            Message::Ping(payload) => {
                 if self.admits(payload.len()) {
                     self.say(frame::pong(&payload));
                 }
             }
-            Ok(Message::Pong(payload)) => {
+            Message::Pong(payload) => {
                 self.admits(payload.len());
                 if let Some(round_trip) = self.client.tally().ponged() {
                     clients::with(|clients| {
@@ -334,11 +360,9 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
                     });
                 }
             }
-            Ok(Message::Nop) => {}
-            Ok(Message::Close(reason)) => self.farewell(reason),
-            Ok(Message::Binary(_)) => self.close(Ending::Binary, "messages are text"),
-            // All else that the codec could find wrong does not get past the gate.
-            Err(_) => self.invalid_text(),
+            Message::Nop => {}
+            Message::Close(reason) => self.farewell(reason),
+            Message::Binary(_) => self.close(Ending::Binary, "messages are text"),
         }
         if self.goes_on {
             self.put_out();

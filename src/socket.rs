@@ -8,6 +8,7 @@ use std::{
     io::{self, ErrorKind, Write},
     net::Shutdown,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::BufMut;
@@ -92,6 +93,16 @@ impl Socket {
             tls.send_close_notify();
         }
         SockRef::from(self.tcp()).shutdown(Shutdown::Write)
+    }
+
+    /// Has its end be a reset, with which goes what the system still holds for the client. Otherwise
+    /// somebody who reads nothing would be offered that for minutes, megabytes of it, by a socket
+    /// that nobody counts any more.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn reset_at_its_end(&self) -> io::Result<()> {
+        SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO))
     }
 
     /// Takes it off this thread.

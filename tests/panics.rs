@@ -1,16 +1,55 @@
-//! A defect in one room hurts nobody else: a room is made to panic, and everybody looks on.
+//! A defect in one room or one session hurts nobody else: it is made to panic, and everybody looks
+//! on.
 //!
 //! `cargo test --features test-hooks --test panics`
 
 mod common;
 
-use common::*;
+use std::time::Duration;
+
+use common::{
+    member::{Member, short},
+    openmetrics::Figures,
+    *,
+};
 use serde_json::json;
 
 fn server() -> Server {
     ask_for_error("a room failed");
+    ask_for_error("a session failed");
     // One thread, so that the other rooms are on the one that panics.
-    Server::with(|settings| settings.server.workers = 1)
+    Server::with(|settings| {
+        settings.server.workers = 1;
+        settings.server.ops_bind = Some("127.0.0.1:0".parse().unwrap());
+        settings.rooms.resume_window = Duration::from_secs(60);
+    })
+}
+
+/// Waits until there are so many connections; then all that goes with a connection or a room must
+/// be there as often as it should, and nothing else.
+fn until_left(server: &Server, connections: usize, rooms: usize) {
+    let alive = |now: &Figures, kind: &str| {
+        now[&format!("meeting_server_objects{{kind=\"{kind}\"}}")] as usize
+    };
+    let now = Figures::when(server.ops, |now| {
+        alive(now, "connection") == connections && alive(now, "room") == rooms
+    });
+    for kind in ["session", "outbox"] {
+        assert_eq!(alive(&now, kind), connections, "{kind}");
+    }
+    assert_eq!(now["meeting_server_rooms"] as usize, rooms);
+    assert_eq!(now["meeting_server_sessions"] as usize, connections);
+    if rooms == 0 {
+        for gauge in [
+            "sessions_detached",
+            "streams",
+            "history_events",
+            "history_bytes",
+        ] {
+            assert_eq!(now[&format!("meeting_server_{gauge}")], 0.0, "{gauge}");
+        }
+        assert_eq!(alive(&now, "event"), 0);
+    }
 }
 
 fn provoke(client: &mut Client) -> i64 {
@@ -104,4 +143,96 @@ fn a_join_behind_a_room_that_fails_is_answered_and_the_next_one_finds_a_new_room
         }
         late.ok("channel.leave", json!({}));
     }
+}
+
+#[test]
+fn nothing_of_a_room_that_failed_is_kept() {
+    let server = server();
+    let mut anna = server.join("c", "anna");
+    anna.publish("anna-1");
+    let mut ben = server.join("c", "ben");
+    // One publishes, one is away, and something is kept for him.
+    let carl = Member::join(server.addr, "c", "carl");
+    ben.event("endpoint");
+    ben.ok("broadcast", json!({"text": "kept"}));
+    let session = carl.session.clone();
+    drop(carl);
+    let detached = |now: &Figures| now["meeting_server_sessions_detached"] == 1.0;
+    Figures::when(server.ops, detached);
+    provoke(&mut ben);
+    drop((anna, ben));
+    until_left(&server, 0, 0);
+
+    // His session is one that nobody knows.
+    let mut carl = server.connect();
+    carl.session = session;
+    let data = json!({"app": "test", "channel": "c", "endpoint": "carl", "last_event": 3});
+    let data = carl.ok("channel.join", data);
+    assert_eq!(
+        (&data["resumed"], &data["last_event"]),
+        (&json!(false), &json!(1))
+    );
+    until_left(&server, 1, 1);
+}
+
+#[test]
+fn of_a_hundred_rooms_that_fail_none_is_forgotten_and_every_other_one_goes_on() {
+    let server = server();
+    let mut healthy: Vec<Client> = (0..20)
+        .map(|n| server.join(&format!("healthy {n}"), "anna"))
+        .collect();
+    for n in 0..100 {
+        let mut victim = server.join(&format!("failing {}", n % 7), "victim");
+        provoke(&mut victim);
+        assert_eq!(victim.next()["err"], 503);
+        assert_eq!(victim.error_event(), "room_failed");
+        assert_eq!(victim.closed(), 4004);
+    }
+    until_left(&server, 20, 20);
+    for (n, anna) in healthy.iter_mut().enumerate() {
+        // Still the same room, which others find.
+        let mut ben = server.join(&format!("healthy {n}"), "ben");
+        assert_eq!(anna.event("endpoint")["stat"], "join");
+        assert_eq!(ben.names(), ["anna", "ben"]);
+        ben.ok("channel.leave", json!({}));
+    }
+    drop(healthy);
+}
+
+#[test]
+fn a_session_that_fails_is_taken_out_of_its_room_and_its_member_may_come_back() {
+    let server = server();
+    let mut anna = Member::join(server.addr, "c", "anna");
+    let mut ben = server.join("c", "ben");
+    anna.event();
+    anna.log.clear();
+    for round in 0..10 {
+        anna.client().ask("broadcast", json!({"panic": "session"}));
+        // Its socket is closed, without a word.
+        assert!(matches!(
+            anna.client().receive(),
+            Received::End | Received::Reset
+        ));
+        until_one_is_lost(&server);
+        ben.ok("broadcast", json!({"text": round.to_string()}));
+        anna.resume();
+        assert_eq!(short(anna.event()), format!("broadcast ben {round}"));
+    }
+    assert_eq!(ben.names(), ["anna", "ben"], "and nobody has noticed");
+    anna.ok("channel.leave", json!({}));
+    drop(anna);
+    assert_eq!(ben.event("endpoint")["stat"], "leave");
+    ben.close(1000);
+    assert_eq!(ben.closed(), 1000);
+    drop(ben);
+    until_left(&server, 0, 0);
+}
+
+/// Waits until one is there and another waited for.
+fn until_one_is_lost(server: &Server) {
+    Figures::when(server.ops, |now| {
+        now["meeting_server_sessions_detached"] == 1.0
+            && now["meeting_server_objects{kind=\"connection\"}"] == 1.0
+            && now["meeting_server_objects{kind=\"session\"}"] == 1.0
+    });
 }

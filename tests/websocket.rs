@@ -294,6 +294,36 @@ fn a_fragmented_message_is_one_message_and_a_ping_between_is_answered() {
 }
 
 #[test]
+fn a_message_of_long_fragments_is_one_message_and_short_ones_between_keep_their_order() {
+    let server = Server::start();
+    let (mut sender, mut reader) = pair(&server);
+    let said: String = ('\u{4e00}'..).take(15_000).collect();
+    for cseq in 1..=3 {
+        let broadcast = json!({"cseq": cseq, "method": "broadcast", "session": sender.session,
+            "data": {"said": said}});
+        // None of them ends with a character.
+        let bytes = broadcast.to_string().into_bytes();
+        let mut parts = bytes.chunks(10_001).peekable();
+        let mut opcode = 1;
+        while let Some(part) = parts.next() {
+            sender.frame(parts.peek().is_none(), opcode, part);
+            sender.frame(true, 9, b"between");
+            opcode = 0;
+        }
+        let parts = bytes.len().div_ceil(10_001);
+        for _ in 1..parts {
+            assert_eq!(sender.receive(), Received::Pong(b"between".into()));
+        }
+        let rest = [sender.receive(), sender.receive()];
+        assert!(
+            rest.contains(&Received::Pong(b"between".into())),
+            "{rest:?}"
+        );
+        assert_eq!(reader.event("broadcast")["payload"]["said"], said);
+    }
+}
+
+#[test]
 fn a_join_may_come_in_many_fragments_and_one_byte_at_a_time() {
     let server = Server::start();
     let join = json!({

@@ -5,15 +5,23 @@
 //! leave is under way, or too many requests are unanswered, the next one waits here, and with it
 //! everything behind it in the socket. So TCP slows the client, nothing piles up unseen in the
 //! context's own buffers, and a connection that moves to another thread takes all of it along.
+//!
+//! And not too many in one go: a client that sends without a pause would keep its thread from looking
+//! at the network for as long as its own socket holds something.
+//!
+//! A long payload does not go through the context: the buffer in which that looks for frames would
+//! keep the size of the longest one for as long as the connection lives. The session is handed it
+//! beside the context, which sees the frame without it.
 
 use std::{
     cell::RefCell,
-    pin::Pin,
+    future::Future,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use actix_http::error::PayloadError;
+use actix_http::{error::PayloadError, ws::Parser};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
@@ -24,15 +32,29 @@ use crate::{
     ending::Ending,
 };
 
+/// How much of one client's input is let in before the network has its turn: bytes, and for each
+/// frame this much more, since the shortest one costs something too.
+const TURN_BYTES: usize = 64 * 1024;
+const FRAME_COST: usize = 1024;
+
+/// The longest frame that goes through the context as it is. Most requests are shorter.
+const LONG_FRAME: usize = 1024;
+
+/// The rest of a client's frame without a payload: the bit that says it is masked, and a mask.
+const NO_PAYLOAD: [u8; 5] = [0x80, 0, 0, 0, 0];
+
 /// The stream of a client's frames, as `WebsocketContext` wants it.
 pub struct Inbound {
     client: Rc<Client>,
     gate: Gate,
+    max_message_bytes: usize,
     /// What was read and not yet let in. The connection's task takes it along in a handover.
     unread: Rc<RefCell<BytesMut>>,
     /// A frame was handed out and the context has not yet been told to stop asking: it asks for
     /// bytes until there are none before it looks at the first of them.
     handed_out: bool,
+    /// How much has been let in since the network had its turn.
+    spent: usize,
 }
 
 impl Inbound {
@@ -45,8 +67,10 @@ impl Inbound {
         Self {
             client,
             gate: Gate::new(max_message_bytes),
+            max_message_bytes,
             unread,
             handed_out: false,
+            spent: 0,
         }
     }
 
@@ -67,7 +91,7 @@ impl Inbound {
         let mut unread = self.unread.take();
         let frame = self
             .admit(&unread, shared)
-            .map(|len| unread.split_to(len).freeze());
+            .map(|len| self.hand_out(unread.split_to(len), shared));
         if !unread.is_empty() {
             // Otherwise its memory goes with the frame: a quiet connection holds none.
             self.unread.replace(unread);
@@ -99,7 +123,28 @@ impl Inbound {
         if !rest.is_empty() {
             self.unread.borrow_mut().extend_from_slice(rest);
         }
-        whole.map(|len| Bytes::copy_from_slice(&input[..len]))
+        whole.map(|len| self.hand_out(BytesMut::from(&input[..len]), shared))
+    }
+
+    /// What the context is to see of a whole frame that was let in.
+    fn hand_out(&mut self, mut frame: BytesMut, shared: &Shared) -> Bytes {
+        self.spent += frame.len() + FRAME_COST;
+        let first = match frame.first() {
+            Some(first) if frame.len() > LONG_FRAME => *first,
+            _ => return frame.freeze(),
+        };
+        match Parser::parse(&mut frame, true, self.max_message_bytes) {
+            Ok(Some((_, _, Some(payload)))) => {
+                self.client.hand_beside(payload.freeze());
+                [first].into_iter().chain(NO_PAYLOAD).collect()
+            }
+            // The gate has let it in, so the parser has nothing to say against it.
+            _ => {
+                let reason = "a frame that cannot be read";
+                self.client.close(Ending::BadFrame, reason, shared);
+                Bytes::new()
+            }
+        }
     }
 }
 
@@ -109,6 +154,11 @@ impl Stream for Inbound {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if std::mem::take(&mut this.handed_out) {
+            return Poll::Pending;
+        }
+        if this.spent >= TURN_BYTES {
+            this.spent = 0;
+            wake_behind_the_network(cx);
             return Poll::Pending;
         }
         clients::with(|clients| {
@@ -128,4 +178,10 @@ impl Stream for Inbound {
             Poll::Ready(frame.map(Ok))
         })
     }
+}
+
+/// Has the task go on once the thread has looked what the network has brought to the others.
+fn wake_behind_the_network(cx: &mut Context<'_>) {
+    let wakes = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(wakes.is_pending(), "it wakes the task later");
 }

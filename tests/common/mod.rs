@@ -8,8 +8,10 @@ pub mod keys;
 pub mod log_line;
 pub mod meeting;
 pub mod member;
+pub mod neighbour;
 pub mod openmetrics;
 pub mod process;
+pub mod procfs;
 pub mod random;
 pub mod wire;
 

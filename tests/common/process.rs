@@ -88,6 +88,11 @@ impl Process {
         process
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn connect(&self) -> Client {
         Client::connect(self.addr)
     }

@@ -35,7 +35,7 @@ export interface Stream {
   video_codec?: string;
 }
 
-/** A stream in the list of members. Only `stream_id` is known until the room was asked for the rest. */
+/** A stream in the list of members. Only `stream_id` is there until the room was asked for the rest; then all is. */
 export type MemberStream = Partial<Stream> & { stream_id: string };
 
 /** One member of the room. The objects are never changed: a change makes a new one. */
@@ -214,7 +214,7 @@ export interface EndedEvent {
 }
 
 /** One message as it went over the wire. It holds tokens and sessions: mask them where others see it. */
-export interface MessageEvent {
+export interface WireMessage {
   direction: "in" | "out";
   text: string;
   /** Milliseconds since 1970. */
@@ -235,7 +235,7 @@ export interface ClientEvents {
   /** The media server of the room is another one now, or has other addresses. */
   mediaServer: MediaServer;
   error: ServerErrorEvent;
-  message: MessageEvent;
+  message: WireMessage;
 }
 
 /** How to come back after a loss. */
@@ -271,7 +271,13 @@ export interface ClientOptions {
   /** From 0 up to, but not including, 1. */
   random?: () => number;
   /** Where `online` and `offline` events come from. The page's window, where there is one; null = none. */
-  network?: Pick<EventTarget, "addEventListener" | "removeEventListener"> | null;
+  network?: Network | null;
+}
+
+/** As much of a window as is used. */
+export interface Network {
+  addEventListener(type: "online" | "offline", listener: (event: { type: string }) => void): void;
+  removeEventListener(type: "online" | "offline", listener: (event: { type: string }) => void): void;
 }
 
 /** As much of a WebSocket as is used: browsers, Node 22 and `ws` have it. */
@@ -285,6 +291,7 @@ export interface WebSocketLike {
   close(code?: number, reason?: string): void;
 }
 
+/** What makes one. */
 export type WebSocketConstructor = new (url: string) => WebSocketLike;
 
 /** How long one call may take, where it is not as long as all others. */
@@ -293,14 +300,14 @@ export interface CallOptions {
 }
 
 /**
- * A client of a meeting-server. One client is in one room at a time.
+ * One client is in one room at a time.
  *
  * A request that is made while the connection is lost waits for it, and one whose answer was lost is
  * sent again when it had not taken effect; both as long as its timeout allows.
  */
 export class MeetingClient {
   /** @param url where the server's WebSocket is: `wss://…/ws`. A relative one is the page's. */
-  constructor(url: string | URL, options?: ClientOptions);
+  constructor(url: string | { readonly href: string }, options?: ClientOptions);
 
   readonly url: string;
   readonly state: ClientState;

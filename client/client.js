@@ -65,57 +65,46 @@ export class MeetingError extends Error {
   }
 }
 
+/** A stream as lists have it: all of it, with "" for what is not known, or the id alone. */
+function described({ stream_id, type, has_video, has_audio, audio_codec = "", video_codec = "" }) {
+  return Object.freeze(type === undefined ? { stream_id } : { stream_id, type, has_video, has_audio, audio_codec, video_codec });
+}
+
 /** Who is in the room, in the order of their joins. Nothing in a list is ever changed in place. */
 class Roster {
-  constructor() {
-    this.list = Object.freeze([]);
-  }
+  constructor() { this.list = Object.freeze([]); }
 
   /** Whether an event told of something of which only the room can tell the rest. */
   get incomplete() {
     return this.list.some((m) => m.role === null || (m.stream !== null && m.stream.type === undefined));
   }
 
-  find(endpoint) {
-    return this.list.find((member) => member.endpoint === endpoint);
-  }
+  find(endpoint) { return this.list.find((member) => member.endpoint === endpoint); }
 
   /** Takes a channel.dump's word; whether anything is new. */
   replace(members) {
     const next = members.map(({ endpoint, device = "", role = null, stream = null }) =>
-      ({ endpoint, device, role, stream: stream && Object.freeze({ ...stream }) }));
-    if (JSON.stringify(next) === JSON.stringify(this.list)) return false;
+      ({ endpoint, device, role, stream: stream && described(stream) }));
+    if (same(next, this.list)) return false;
     this._set(next);
     return true;
   }
 
-  join(endpoint, device) {
-    this._set([...this.list.filter((m) => m.endpoint !== endpoint), { endpoint, device, role: null, stream: null }]);
-  }
+  join(endpoint, device) { this._set([...this._without(endpoint), { endpoint, device, role: null, stream: null }]); }
 
-  leave(endpoint) {
-    this._set(this.list.filter((member) => member.endpoint !== endpoint));
-  }
+  leave(endpoint) { this._set(this._without(endpoint)); }
 
-  publish(endpoint, stream) {
-    this._change(endpoint, () => stream);
-  }
+  publish(endpoint, stream) { this._change(endpoint, () => described(stream)); }
 
-  unpublish(endpoint, streamId) {
-    this._change(endpoint, (present) => (present && present.stream_id === streamId ? null : present));
-  }
+  unpublish(endpoint, id) { this._change(endpoint, (stream) => (stream && stream.stream_id === id ? null : stream)); }
 
-  clear() {
-    this._set([]);
-  }
+  _without(endpoint) { return this.list.filter((member) => member.endpoint !== endpoint); }
 
   _change(endpoint, stream) {
     this._set(this.list.map((m) => (m.endpoint === endpoint ? { ...m, stream: stream(m.stream) } : m)));
   }
 
-  _set(members) {
-    this.list = Object.freeze(members.map((member) => Object.freeze(member)));
-  }
+  _set(members) { this.list = Object.freeze(members.map((member) => Object.freeze(member))); }
 }
 
 /**
@@ -125,38 +114,28 @@ class Roster {
  */
 class Backoff {
   constructor({ baseMs = 1000, maxMs = 30000, stableMs = 30000, attempts = Infinity }, random) {
-    Object.assign(this, { baseMs, maxMs, stableMs, attempts, random });
-    this.tries = 0;
+    Object.assign(this, { baseMs, maxMs, stableMs, attempts, random, tries: 0 });
   }
+
+  get exhausted() { return this.tries >= this.attempts; }
 
   /** A connection has held for so long. */
-  held(ms) {
-    if (ms >= this.stableMs) this.tries = 0;
-  }
-
-  get exhausted() {
-    return this.tries >= this.attempts;
-  }
+  held(ms) { if (ms >= this.stableMs) this.tries = 0; }
 
   /** Counts a try, and says how long to wait for it; `asked` is what the server wants. */
   next(asked) {
     const bound = Math.min(this.maxMs, this.baseMs * 2 ** Math.min(this.tries, 30));
     this.tries += 1;
-    return Math.round(asked === undefined ? this.random() * bound : asked);
+    return Math.round(asked === null ? this.random() * bound : asked);
   }
 }
 
 const isStreamRequest = (request) => request.method === "stream.add" || request.method === "stream.delete";
 
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+/** Whether two plain things with their keys in one order are alike. */
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-/** Whether a member publishes just this. Codecs that are not known are "" on the wire. */
-function publishes(member, stream) {
-  const present = member && member.stream;
-  if (!present || present.stream_id !== stream.stream_id) return false;
-  return ["type", "has_video", "has_audio"].every((key) => present[key] === stream[key])
-    && ["audio_codec", "video_codec"].every((key) => (present[key] || "") === (stream[key] || ""));
-}
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** A WebSocket's address: a page's own may be relative, and older browsers want ws(s). */
 function socketUrl(url) {
@@ -176,29 +155,30 @@ function ownNetwork() {
 
 /** A client of a meeting-server. One client is in one room at a time. */
 export class MeetingClient {
-  constructor(url, options = {}) {
-    const socket = options.WebSocket || globalThis.WebSocket;
-    if (typeof socket !== "function") {
+  constructor(url, {
+    WebSocket = globalThis.WebSocket,
+    timeoutMs = 10000,
+    heartbeatMs = 15000,
+    heartbeatTimeoutMs = 8000,
+    maxMessageBytes = 65536,
+    reconnect = {},
+    setTimeout = (callback, ms) => globalThis.setTimeout(callback, ms),
+    clearTimeout = (timer) => globalThis.clearTimeout(timer),
+    now = () => Date.now(),
+    random = () => Math.random(),
+    network = ownNetwork(),
+  } = {}) {
+    if (typeof WebSocket !== "function") {
       throw new MeetingError("usage", "there is no WebSocket here; pass a constructor, like that of `ws`");
     }
-    /** Where the server is. */
     this.url = socketUrl(url);
-    this._WebSocket = socket;
-    this._timeoutMs = options.timeoutMs === undefined ? 10000 : options.timeoutMs;
-    this._heartbeatMs = options.heartbeatMs === undefined ? 15000 : options.heartbeatMs;
-    this._heartbeatTimeoutMs = options.heartbeatTimeoutMs === undefined ? 8000 : options.heartbeatTimeoutMs;
-    this._maxMessageBytes = options.maxMessageBytes === undefined ? 65536 : options.maxMessageBytes;
-    this._reconnects = options.reconnect !== false;
-    this._setTimeout = options.setTimeout || ((callback, ms) => setTimeout(callback, ms));
-    this._clearTimeout = options.clearTimeout || ((timer) => clearTimeout(timer));
-    this._now = options.now || (() => Date.now());
-    this._random = options.random || Math.random;
-    this._network = options.network === undefined ? ownNetwork() : options.network;
-    this._onNetwork = (event) => this._networkChanged(event.type);
-    this._backoff = new Backoff(options.reconnect || {}, this._random);
-    this._listeners = new Map();
+    this._options = { WebSocket, timeoutMs, heartbeatMs, heartbeatTimeoutMs, maxMessageBytes, reconnect };
+    this._world = { setTimeout, clearTimeout, now, random, network };
+    this._backoff = new Backoff(reconnect || {}, random);
+    this._onNetwork = (event) => this._turn(() => this._networkChanged(event.type));
 
     this._state = "idle";
+    /** The promise of close(), once it was called. */
     this._closed = null;
     /** The connection, and what is known of it; null while there is none. */
     this._link = null;
@@ -213,9 +193,14 @@ export class MeetingClient {
     this._roster = new Roster();
     this._stream = null;
     this._mediaServer = {};
-    this._retryTimer = null;
-    this._refreshTimer = null;
-    this._heartbeatTimer = null;
+    this._timers = { retry: null, refresh: null, heartbeat: null };
+    this._lastFailure = "no answer in time";
+
+    this._listeners = new Map();
+    /** What the listeners are to be told at the end of the turn. */
+    this._news = [];
+    this._depth = 0;
+    this._telling = false;
   }
 
   get state() { return this._state; }
@@ -232,99 +217,93 @@ export class MeetingClient {
 
   // ------------------------------------------------------------------ what an application calls
 
-  connect({ timeoutMs = this._timeoutMs } = {}) {
-    if (this._closed) return Promise.reject(this._closedError());
-    if (this._link && this._link.opened) return Promise.resolve();
-    return new Promise((resolve, reject) => {
+  connect({ timeoutMs = this._options.timeoutMs } = {}) {
+    return this._call((resolve, reject) => {
+      if (this._link && this._link.opened) return resolve();
       const call = { resolve, reject };
       call.timer = this._after(timeoutMs, () => {
         this._connects.delete(call);
         if (!this._stay && this._connects.size === 0) this._dispose(1000);
-        this._updateState();
         reject(this._unreachable());
       });
       this._connects.add(call);
-      this._start();
+      return this._start();
     });
   }
 
-  join(params, { timeoutMs = this._timeoutMs } = {}) {
-    if (this._closed) return Promise.reject(this._closedError());
-    if (this._stay) return this._misuse("this client is in a room, or on its way; leave() it first");
-    if (!isObject(params) || typeof params.app !== "string" || typeof params.channel !== "string") {
-      return this._misuse("a join needs an app and a channel");
-    }
-    return new Promise((resolve, reject) => {
-      const stay = {
+  join(params, { timeoutMs = this._options.timeoutMs } = {}) {
+    return this._call((resolve, reject) => {
+      if (this._stay) throw new MeetingError("usage", "this client is in a room, or on its way; leave() it first");
+      if (!isObject(params) || typeof params.app !== "string" || typeof params.channel !== "string") {
+        throw new MeetingError("usage", "a join needs an app and a channel");
+      }
+      this._stay = {
         params: { ...params },
         endpoint: params.endpoint || "",
         session: "",
         /** The number of the last event that has arrived, from which a resume goes on. */
         lastEvent: 0,
         joins: 0,
+        /** join() has resolved. */
         entered: false,
         /** How this member came in, while the application has not been told yet. */
         announce: null,
         /** Events that wait for that. */
         held: [],
-        leaving: false,
+        /** The promise of leave(), once it was called. */
+        leaving: null,
         resolve,
         reject,
+        timer: this._after(timeoutMs, () => this._joinTimedOut()),
       };
-      stay.timer = this._after(timeoutMs, () => this._joinTimedOut());
-      this._stay = stay;
       this._backoff.tries = 0;
-      this._watchNetwork(true);
+      this._watchNetwork("addEventListener");
       const link = this._link;
-      if (!link) this._start();
-      else if (link.goodbye) this._dropped(link, 1001, "the server shuts down");
+      if (link && link.goodbye !== null) this._giveUp("the server shuts down");
+      else if (!link) this._start();
       else {
         link.timer = link.timer || this._attemptTimer();
         this._fetchToken(link);
-        this._updateState();
       }
     });
   }
 
-  leave({ timeoutMs = this._timeoutMs } = {}) {
-    if (this._closed) return Promise.reject(this._closedError());
+  leave({ timeoutMs = this._options.timeoutMs } = {}) {
     const stay = this._stay;
-    if (!stay) return Promise.resolve();
-    if (!stay.entered) {
-      this._dispose(1000);
-      this._endStay(new MeetingError("closed", "leave() was called before the join was answered"));
-      return Promise.resolve();
-    }
-    if (!stay.leaving) {
-      stay.leaving = new Promise((resolve, reject) => {
-        const ended = (error) => {
-          // A close frame leaves the room as well as the request does.
-          this._dispose(1000);
-          this._endStay(error);
-        };
-        this._ask("channel.leave", {}, {
-          timeoutMs,
-          resolve,
-          reject,
-          answered: () => this._endStay(new MeetingError("closed", "the client left the room")),
-          refused: (error) => { ended(error); resolve(); },
-          timedOut: ended,
-        });
+    if (stay && stay.leaving) return stay.leaving;
+    const leave = () => this._call((resolve, reject) => {
+      if (!stay) return resolve();
+      // A close frame leaves the room as well as the request does.
+      const hangUp = (error) => {
+        this._dispose(1000);
+        this._endStay(error);
+        resolve();
+      };
+      if (!stay.entered) return hangUp(new MeetingError("closed", "leave() was called before the join was answered"));
+      return this._ask("channel.leave", {}, {
+        timeoutMs,
+        resolve,
+        reject,
+        answered: () => this._endStay(new MeetingError("closed", "the client left the room")),
+        refused: hangUp,
+        timedOut: hangUp,
       });
-    }
-    return stay.leaving;
+    });
+    return this._turn(() => {
+      const leaving = leave();
+      if (stay) stay.leaving = leaving;
+      return leaving;
+    });
   }
 
   publish(stream, options) {
-    if (!isObject(stream)) return this._misuse("a stream is an object");
-    const described = Object.freeze({ ...stream });
-    return this._request("stream.add", { stream: described }, options, this._publishing(described));
+    const copy = isObject(stream) ? Object.freeze({ ...stream }) : null;
+    return this._request("stream.add", copy && { stream: copy }, options, this._publishing(copy));
   }
 
   unpublish(streamId, options) {
     const stream_id = streamId === undefined ? this._lastStreamId() : streamId;
-    if (stream_id === undefined) return this._misuse("this client publishes no stream");
-    return this._request("stream.delete", { stream_id }, options, {
+    return this._request("stream.delete", stream_id === undefined ? null : { stream_id }, options, {
       answered: () => this._streamIs(stream_id, null),
       inEffect: (me) => !me || !me.stream || me.stream.stream_id !== stream_id,
     });
@@ -336,34 +315,34 @@ export class MeetingClient {
     });
   }
 
-  mediaServer(protocol = "webrtc", options) {
+  mediaServer(protocol = "webrtc", options = undefined) {
     return this._request("media_server.dump", { protocol }, options, this._askingForMedia(protocol));
   }
 
   broadcast(payload, options) {
-    if (!isObject(payload)) return this._misuse("a broadcast is a JSON object");
     return this._request("broadcast", payload, options);
   }
 
   close() {
     if (this._closed) return this._closed;
-    const link = this._link;
-    this._closed = new Promise((resolve) => {
-      if (!link) return void resolve();
-      const timer = this._after(CLOSE_MS, resolve);
-      link.gone = () => { this._clearTimeout(timer); resolve(); };
+    this._turn(() => {
+      const link = this._link;
+      this._closed = new Promise((resolve) => {
+        if (!link) return resolve();
+        const timer = this._after(CLOSE_MS, resolve);
+        link.gone = () => { this._cancel(timer); resolve(); };
+        return undefined;
+      });
+      this._dispose(1000);
+      for (const { reject, timer } of this._connects) { this._cancel(timer); reject(this._closedError()); }
+      this._connects.clear();
+      this._endStay(this._closedError());
     });
-    this._dispose(1000);
-    const error = this._closedError();
-    for (const { reject, timer } of this._connects) { this._clearTimeout(timer); reject(error); }
-    this._connects.clear();
-    this._endStay(error);
     return this._closed;
   }
 
   on(event, listener) {
-    if (!this._listeners.has(event)) this._listeners.set(event, []);
-    this._listeners.get(event).push(listener);
+    this._listeners.set(event, [...(this._listeners.get(event) || []), listener]);
     return () => this.off(event, listener);
   }
 
@@ -373,17 +352,17 @@ export class MeetingClient {
   }
 
   off(event, listener) {
-    const listeners = this._listeners.get(event) || [];
-    this._listeners.set(event, listeners.filter((other) => other !== listener));
+    this._listeners.set(event, (this._listeners.get(event) || []).filter((other) => other !== listener));
   }
 
   // ------------------------------------------------------------------ requests
 
   /** An application's request: a promise of its answer. */
-  _request(method, data, { timeoutMs = this._timeoutMs } = {}, effects = {}) {
-    if (this._closed) return Promise.reject(this._closedError());
-    if (!this._stay || this._stay.leaving) return this._misuse(`${method} needs a room; join() one first`);
-    return new Promise((resolve, reject) => {
+  _request(method, data, { timeoutMs = this._options.timeoutMs } = {}, effects = {}) {
+    return this._call((resolve, reject) => {
+      if (!this._stay || this._stay.leaving) {
+        throw new MeetingError("usage", "there is no room to ask; join() one first", { method });
+      }
       this._ask(method, data, { ...effects, timeoutMs, resolve, reject });
     });
   }
@@ -391,36 +370,38 @@ export class MeetingClient {
   /**
    * A request. What it comes to:
    * `answered(data)` takes the effect of a good answer and returns what the promise resolves to;
-   * `refused(error)` that of an error; `inEffect(me)` says from the list of members whether a
-   * stream request has been carried out; `timedOut(error)` is for one that has consequences.
+   * `refused(error)` that of an error; `timedOut(error)` that of none; `inEffect(me)` says from the
+   * list of members whether a stream request has been carried out.
    * `passing`: the library's own question, which nobody needs answered after a loss.
    */
-  _ask(method, data, { timeoutMs, first = false, ...effects } = {}) {
+  _ask(method, data, { timeoutMs = null, first = false, ...effects }) {
+    const request = { method, data, body: this._json(method, data), ...effects };
+    // `verify`: it was taken in, and what came of it will be seen in the list of members.
+    Object.assign(request, { cseq: null, sentAt: 0, settled: false, verify: false, timer: null });
+    if (timeoutMs !== null) request.timer = this._after(timeoutMs, () => this._requestTimedOut(request));
+    if (first) this._requests = new Set([request, ...this._requests]);
+    else this._requests.add(request);
+    if (this._attached) this._send(request);
+  }
+
+  /** The text of a request's data, as it is now, if it can be sent. */
+  _json(method, data) {
+    const wrong = (cause) => new MeetingError("usage", `${method} needs a JSON object`, { method, cause });
     let body;
     try {
       body = JSON.stringify(data);
     } catch (cause) {
-      return effects.reject(new MeetingError("usage", `this is no JSON: ${cause.message}`, { method, cause }));
+      throw wrong(cause);
     }
-    // What a toJSON of the application's has made of it.
-    if (!body || body[0] !== "{") return effects.reject(new MeetingError("usage", "this is no JSON object", { method }));
-    const request = { method, data, body, ...effects, cseq: null, sentAt: 0, settled: false, verify: false };
-    if (this._isTooLong(request)) {
-      const message = `a message may be ${this._maxMessageBytes} bytes long`;
-      return effects.reject(new MeetingError("refused", message, { err: 413, method }));
-    }
-    if (timeoutMs !== undefined) request.timer = this._after(timeoutMs, () => this._requestTimedOut(request));
-    this._requests = new Set(first ? [request, ...this._requests] : [...this._requests, request]);
-    if (this._link && this._link.attached) this._send(request);
-    return undefined;
-  }
-
-  /** With the longest cseq and session that it may be sent with. */
-  _isTooLong({ method, body }) {
+    // Also of what a toJSON of the application's has made of it.
+    if (!isObject(data) || !body || body[0] !== "{") throw wrong();
+    // With the longest cseq and session that it may be sent with; a character is three bytes at most.
     const { length } = this._envelope(method, Number.MAX_SAFE_INTEGER, "-".repeat(36), body);
-    if (length * 3 <= this._maxMessageBytes) return false;
-    const bytes = new TextEncoder().encode(body).length + length - body.length;
-    return bytes > this._maxMessageBytes;
+    const { maxMessageBytes } = this._options;
+    if (length * 3 > maxMessageBytes && new TextEncoder().encode(body).length + length - body.length > maxMessageBytes) {
+      throw new MeetingError("refused", `a message may be ${maxMessageBytes} bytes long`, { err: 413, method });
+    }
+    return body;
   }
 
   _envelope(method, cseq, session, body) {
@@ -438,32 +419,33 @@ export class MeetingClient {
 
   _write(link, text) {
     this._emit("message", { direction: "out", text, time: this._now() });
-    // A listener may have closed the connection just now.
-    if (this._link === link) link.socket.send(text);
+    link.socket.send(text);
   }
 
-  /** An effect may still show itself later: a stream request is kept until its answer is known. */
+  /** A stream request is kept until its answer is known: its effect may still show itself. */
   _requestTimedOut(request) {
-    const { method, timedOut } = request;
+    const { method, cseq, sentAt, timedOut } = request;
     const error = new MeetingError("timeout", `no answer to ${method} in time`, { method });
-    const unheard = request.cseq !== null && this._link && this._link.heard < request.sentAt;
-    if (isStreamRequest(request) && request.cseq !== null) this._settle(request, error);
+    const link = this._link;
+    const silent = cseq !== null && link && link.heard <= sentAt
+      && this._now() - sentAt >= this._options.heartbeatTimeoutMs;
+    if (isStreamRequest(request) && (cseq !== null || request.verify)) this._settle(request, error);
     else this._finish(request, error);
     if (timedOut) timedOut(error);
-    else if (unheard) this._giveUp(`no answer to ${method}`);
+    else if (silent) this._giveUp(`no answer to ${method}`);
   }
 
   /** Keeps the promise; the request may go on. */
   _settle(request, error, value) {
     if (request.settled) return;
     request.settled = true;
-    this._clearTimeout(request.timer);
+    this._cancel(request.timer);
     if (error && request.reject) request.reject(error);
     if (!error && request.resolve) request.resolve(value);
   }
 
   /** Nothing more will come of a request. */
-  _finish(request, error, value) {
+  _finish(request, error = null, value = undefined) {
     this._requests.delete(request);
     this._settle(request, error, value);
   }
@@ -474,11 +456,11 @@ export class MeetingClient {
     link.sent.delete(cseq);
     if (err === 0) {
       this._finish(request, null, request.answered ? request.answered(data) : undefined);
-      return;
+    } else {
+      const error = new MeetingError("refused", err_msg, { err, method: request.method });
+      if (request.refused) request.refused(error);
+      this._finish(request, error);
     }
-    const error = new MeetingError("refused", err_msg, { err, method: request.method });
-    if (request.refused) request.refused(error);
-    this._finish(request, error);
   }
 
   // ----- the effects of each
@@ -486,25 +468,28 @@ export class MeetingClient {
   _publishing(stream) {
     return {
       answered: () => this._streamIs(stream.stream_id, stream),
-      inEffect: (me) => publishes(me, stream),
+      inEffect: (me) => same(me && me.stream, described(stream)),
     };
   }
 
   /** This member publishes a stream now, or no longer. No event tells it what it did itself. */
   _streamIs(id, stream) {
     if (!this._stay) return;
-    if (stream) this._stream = stream;
-    else if (this._stream && this._stream.stream_id === id) this._stream = null;
-    if (stream) this._roster.publish(this.endpoint, stream);
-    else this._roster.unpublish(this.endpoint, id);
+    if (stream) {
+      this._stream = stream;
+      this._roster.publish(this.endpoint, stream);
+    } else {
+      if (this._stream && this._stream.stream_id === id) this._stream = null;
+      this._roster.unpublish(this.endpoint, id);
+    }
     this._membersChanged();
   }
 
   /** The stream that will be published when all that was asked is done. */
   _lastStreamId() {
     const asked = [...this._requests].filter((request) => request.method === "stream.add").pop();
-    if (asked) return asked.data.stream.stream_id;
-    return this._stream ? this._stream.stream_id : undefined;
+    const stream = asked ? asked.data.stream : this._stream;
+    return stream ? stream.stream_id : undefined;
   }
 
   _askingForMedia(protocol) {
@@ -515,25 +500,31 @@ export class MeetingClient {
     };
   }
 
+  /** The library's own question, which also shows whether the server is there. */
+  _askForMedia() {
+    this._ask("media_server.dump", { protocol: "webrtc" }, { passing: true, ...this._askingForMedia("webrtc") });
+  }
+
   _mediaServerIs(addresses) {
-    if (JSON.stringify(addresses) === JSON.stringify(this._mediaServer)) return;
+    if (same(addresses, this._mediaServer)) return;
     this._mediaServer = Object.freeze({ ...addresses });
-    if (this._stay && this._stay.entered) this._emit("mediaServer", this._mediaServer);
+    if (this._stay && this._stay.entered) this._emit("mediaServer", this._mediaServer, this._stay);
   }
 
   // ------------------------------------------------------------------ the connection
 
+  get _attached() { return this._link !== null && this._link.attached; }
+
   /** Connects, unless that is under way. */
   _start() {
-    if (!this._link && this._retryTimer === null) this._open();
-    this._updateState();
+    if (!this._link && this._timers.retry === null) this._open();
   }
 
   _open() {
-    this._retryTimer = null;
+    this._stopTimer("retry");
     let socket;
     try {
-      socket = new this._WebSocket(this.url);
+      socket = new this._options.WebSocket(this.url);
     } catch (cause) {
       this._failed(0, `no connection can be made: ${cause.message}`);
       return;
@@ -543,166 +534,155 @@ export class MeetingClient {
       opened: false,
       attached: false,
       attachedAt: 0,
-      /** When the server was last heard. */
+      /** When the server was last heard, and whether since it was asked for a sign of life. */
       heard: this._now(),
+      alive: true,
+      /** Requests by number. */
       sent: new Map(),
       token: undefined,
       hasToken: false,
       joinCseq: null,
       /** The last error event: it says why what follows is a close. */
       warning: null,
-      /** The server has said goodbye, and when to come back. */
+      /** The server has said goodbye: when to come back. */
       goodbye: null,
       timer: this._attemptTimer(),
       /** Whoever waits for the end of it. */
       gone: null,
     };
     this._link = link;
-    socket.onopen = () => this._opened(link);
-    socket.onmessage = (event) => this._message(link, event.data);
-    socket.onclose = (event) => {
+    socket.onopen = () => this._turn(() => this._opened(link));
+    socket.onmessage = (event) => this._received(link, event.data);
+    socket.onclose = ({ code, reason }) => this._turn(() => {
       if (link.gone) link.gone();
-      this._dropped(link, event.code, event.reason);
-    };
+      this._dropped(link, code, reason);
+    });
     // A close follows, which says as much. `ws` wants a listener in any case.
     socket.onerror = () => {};
     if (this._stay) this._fetchToken(link);
-    this._updateState();
   }
 
   _attemptTimer() {
-    return this._after(this._timeoutMs, () => this._giveUp("no answer in time"));
+    return this._after(this._options.timeoutMs, () => this._giveUp("no answer in time"));
   }
 
   _opened(link) {
     if (this._link !== link) return;
     link.opened = true;
     link.heard = this._now();
-    for (const { resolve, timer } of this._connects) { this._clearTimeout(timer); resolve(); }
+    for (const { resolve, timer } of this._connects) { this._cancel(timer); resolve(); }
     this._connects.clear();
-    if (!this._stay) this._stopTimer(link);
-    this._updateState();
-    this._sendJoin(link);
+    if (this._stay) this._sendJoin(link);
+    else this._endAttempt(link);
   }
 
-  _stopTimer(link) {
-    this._clearTimeout(link.timer);
+  _endAttempt(link) {
+    this._cancel(link.timer);
     link.timer = null;
   }
 
-  /** Lets go of the connection, without a word to the application. */
-  _dispose(code) {
-    this._clearTimeout(this._retryTimer);
-    this._retryTimer = null;
-    this._clearTimeout(this._heartbeatTimer);
+  /** Takes the connection, which is no longer the client's; null if there is none. */
+  _detach() {
     const link = this._link;
-    if (!link) return;
     this._link = null;
-    this._stopTimer(link);
-    link.socket.close(code);
+    this._stopTimer("heartbeat");
+    if (link) this._endAttempt(link);
+    return link;
   }
 
-  /** The connection is no good: whatever it may still bring is not waited for. */
+  /** Ends the connection, and the tries to get one. */
+  _dispose(code) {
+    this._stopTimer("retry");
+    const link = this._detach();
+    if (link) link.socket.close(code);
+  }
+
+  /** The connection is no good, and whatever it may still bring is not waited for. */
   _giveUp(reason) {
     const link = this._link;
     if (!link) return;
-    link.socket.close(GIVEN_UP, "given up");
+    link.socket.close(GIVEN_UP);
     this._dropped(link, GIVEN_UP, reason);
   }
 
   _dropped(link, code, reason) {
     if (this._link !== link) return;
-    this._link = null;
-    this._stopTimer(link);
-    this._clearTimeout(this._heartbeatTimer);
+    this._detach();
     if (link.attached) this._backoff.held(this._now() - link.attachedAt);
-    const { warning } = link;
-    const wanted = (warning && UNWANTED_EVENTS.get(warning.type)) || code;
+    const { type = "", message = "" } = link.warning || {};
+    const wanted = UNWANTED_EVENTS.get(type) || code;
     // Before its join a connection is closed with 1008 for being too late: the token took long.
     const late = wanted === 1008 && link.joinCseq === null;
     if (this._stay && UNWANTED.has(wanted) && !late) {
-      const message = (warning && warning.message) || reason || UNWANTED.get(wanted);
-      const err = (warning && EVENT_ERRORS.get(warning.type)) || 0;
-      this._endStay(new MeetingError("ended", message, { err, closeCode: wanted }));
+      const err = EVENT_ERRORS.get(type) || 0;
+      const why = message || reason || UNWANTED.get(wanted);
+      this._endStay(new MeetingError("ended", why, { err, closeCode: wanted }));
       return;
     }
-    let asked = link.goodbye === null ? undefined : link.goodbye;
-    if (asked === undefined && code === 1001) asked = this._random() * SHUTDOWN_SPREAD_MS;
-    this._failed(code, (warning && warning.type) || reason || (link.opened ? "connection lost" : "no connection"), asked);
+    const spread = code === 1001 ? this._world.random() * SHUTDOWN_SPREAD_MS : null;
+    const why = type || reason || (link.opened ? "connection lost" : "no connection");
+    this._failed(code, why, link.goodbye === null ? spread : link.goodbye);
   }
 
-  /** There is no connection: tries again, if anybody wants one. */
-  _failed(code, reason, askedMs) {
+  /** There is no connection: tries again, if anybody wants one. `askedMs`: when the server wants it. */
+  _failed(code, reason, askedMs = null) {
     const stay = this._stay;
     this._lastFailure = reason;
-    if (!stay && this._connects.size === 0) return this._updateState();
-    if (stay && stay.entered) {
-      if (!this._reconnects) {
-        return this._endStay(new MeetingError("ended", `the connection was lost: ${reason}`, { closeCode: code }));
-      }
-      if (this._backoff.exhausted) return this._endStay(this._unreachable());
+    if (!stay && this._connects.size === 0) return;
+    if (stay && stay.entered && !this._options.reconnect) {
+      this._endStay(new MeetingError("ended", `the connection was lost: ${reason}`, { closeCode: code }));
+    } else if (stay && stay.entered && this._backoff.exhausted) {
+      this._endStay(this._unreachable());
+    } else {
+      const delayMs = this._backoff.next(askedMs);
+      this._setTimer("retry", delayMs, () => this._open());
+      const attempt = this._backoff.tries;
+      if (stay && stay.entered) this._emit("reconnecting", { attempt, delayMs, reason, closeCode: code }, stay);
     }
-    const delayMs = this._backoff.next(askedMs);
-    this._retryTimer = this._after(delayMs, () => this._open());
-    this._updateState();
-    if (stay && stay.entered && this._stay === stay) {
-      this._emit("reconnecting", { attempt: this._backoff.tries, delayMs, reason, closeCode: code });
-    }
-    return undefined;
   }
 
   _networkChanged(type) {
-    if (this._link && this._link.attached) this._probe(Math.min(NETWORK_PROBE_MS, this._heartbeatTimeoutMs));
-    else if (type === "online" && this._retryTimer !== null) {
-      this._clearTimeout(this._retryTimer);
-      this._open();
-    }
+    if (this._attached) this._probe(Math.min(NETWORK_PROBE_MS, this._options.heartbeatTimeoutMs));
+    else if (type === "online" && this._timers.retry !== null) this._open();
   }
 
-  _watchNetwork(on) {
-    if (!this._network) return;
-    const change = on ? "addEventListener" : "removeEventListener";
-    for (const event of ["online", "offline"]) this._network[change](event, this._onNetwork);
+  _watchNetwork(change) {
+    const { network } = this._world;
+    if (network) for (const event of ["online", "offline"]) network[change](event, this._onNetwork);
   }
 
   // ------------------------------------------------------------------ coming in, and coming back
 
   /** Gets the token while the connection is being made. */
   _fetchToken(link) {
-    const { params, endpoint } = this._stay;
-    this._stay.joins += 1;
-    const arrived = (token) => {
-      link.token = token;
+    const stay = this._stay;
+    const { app, channel, token } = stay.params;
+    stay.joins += 1;
+    const arrived = (value) => {
+      link.token = value;
       link.hasToken = true;
       this._sendJoin(link);
     };
-    if (typeof params.token !== "function") {
-      arrived(params.token);
-      return;
-    }
-    const request = { app: params.app, channel: params.channel, endpoint, attempt: this._stay.joins };
-    const stay = this._stay;
-    const current = () => this._link === link && this._stay === stay;
-    new Promise((resolve) => { resolve(params.token(request)); }).then(
-      (token) => { if (current()) arrived(token); },
-      (cause) => { if (current()) this._tokenFailed(cause); },
-    );
+    if (typeof token !== "function") return arrived(token);
+    const request = { app, channel, endpoint: stay.endpoint, attempt: stay.joins };
+    const now = (act) => (value) => this._turn(() => {
+      if (this._link === link && this._stay === stay) act(value);
+    });
+    return Promise.resolve(request).then(token).then(now(arrived), now((cause) => this._tokenFailed(cause)));
   }
 
   /** Whoever makes tokens may be out of reach as well as the server is. */
   _tokenFailed(cause) {
     const message = `no token: ${cause && cause.message ? cause.message : cause}`;
-    if (this._stay.entered) {
-      this._giveUp(message);
-      return;
-    }
+    if (this._stay.entered) return this._giveUp(message);
     this._dispose(1000);
-    this._endStay(new MeetingError("token", message, { cause }));
+    return this._endStay(new MeetingError("token", message, { cause }));
   }
 
+  /** Once the connection and the token are both there. */
   _sendJoin(link) {
     const stay = this._stay;
-    if (!stay || this._link !== link || !link.opened || !link.hasToken || link.joinCseq !== null) return;
+    if (!link.opened || !link.hasToken || link.joinCseq !== null) return;
     const { app, channel, role, device } = stay.params;
     // Whoever comes back only to leave takes nobody's place: an empty endpoint resumes, or is new.
     const endpoint = stay.leaving ? "" : stay.endpoint;
@@ -712,32 +692,33 @@ export class MeetingClient {
   }
 
   _joinAnswered(link, { err, err_msg, data }) {
-    if (!this._stay) return;
+    const stay = this._stay;
     if (err !== 0) {
       this._joinRefused(link, new MeetingError("refused", err_msg, { err, method: "channel.join" }));
       return;
     }
-    const stay = this._stay;
     link.attached = true;
     link.attachedAt = this._now();
-    this._stopTimer(link);
+    this._endAttempt(link);
     if (data.resumed) {
-      if (stay.announce === null) stay.announce = "resumed";
+      stay.announce = stay.announce || "resumed";
       this._sortAfterResume(data.last_cseq);
     } else {
       stay.announce = stay.entered ? "rejoined" : "joined";
       stay.held = stay.held || [];
       stay.endpoint = data.endpoint;
       stay.session = data.session;
-      // At a resume the replay is still to come, so the mark stays where it is.
+      // At a resume the replay is still to come, so there the mark stays where it is.
       stay.lastEvent = data.last_event;
       if (!stay.entered) this._roster.join(data.endpoint, stay.params.device || "");
       this._sortAfterRejoin();
     }
+    // Whoever came back only to leave wants to know nothing.
+    if (stay.leaving) stay.announce = null;
     this._mediaServerIs(data.media_server);
     this._startHeartbeat();
     const verifying = [...this._requests].some((request) => request.verify);
-    if (stay.announce !== "resumed" || verifying) this._refresh();
+    if (verifying || this._awaitsList) this._refresh();
     else this._refreshSoon();
     for (const request of this._requests) {
       if (request.cseq === null && !request.verify) this._send(request);
@@ -745,21 +726,19 @@ export class MeetingClient {
     if (stay.announce === "resumed") this._announce();
   }
 
+  /** A first join is the application's matter, but where the server had said that it goes down. */
   _joinRefused(link, error) {
-    const stay = this._stay;
+    const { entered } = this._stay;
     const { err } = error;
-    const busy = err === 503 || err === 429;
-    if (busy && (stay.entered || link.goodbye !== null)) {
-      const asked = link.goodbye === null ? undefined : link.goodbye;
+    if ((err === 503 || err === 429) && (entered || link.goodbye !== null)) {
       link.socket.close(GIVEN_UP);
-      this._link = null;
-      this._stopTimer(link);
-      this._failed(0, error.message, asked);
+      this._detach();
+      this._failed(0, error.message, link.goodbye);
       return;
     }
     // After 401 and 403 the server closes the connection.
-    if (stay.entered || err === 401 || err === 403) this._dispose(1000);
-    else { this._stopTimer(link); link.joinCseq = null; link.hasToken = false; }
+    if (entered || err === 401 || err === 403) this._dispose(1000);
+    else this._endAttempt(link);
     this._endStay(error);
   }
 
@@ -769,14 +748,11 @@ export class MeetingClient {
    * whether a stream request was granted is seen in the list of members.
    */
   _sortAfterResume(lastCseq) {
-    for (const request of [...this._requests]) {
-      const taken = request.verify || (request.cseq !== null && request.cseq <= lastCseq);
-      const wasSent = request.verify || request.cseq !== null;
-      request.cseq = null;
-      request.verify = taken && isStreamRequest(request);
-      if (request.verify || !wasSent) continue;
+    for (const request of this._takeBack()) {
+      request.verify = request.wasTaken(lastCseq) && isStreamRequest(request);
+      if (request.verify) continue;
       if (request.passing || request.settled) this._finish(request);
-      else if (taken && request.method === "broadcast") this._finish(request, null);
+      else if (request.wasTaken(lastCseq) && request.method === "broadcast") this._finish(request);
     }
   }
 
@@ -785,24 +761,17 @@ export class MeetingClient {
    * Whether an unanswered broadcast reached the room before, nobody knows.
    */
   _sortAfterRejoin() {
-    for (const request of [...this._requests]) {
-      const wasSent = request.verify || request.cseq !== null;
-      request.cseq = null;
-      request.verify = false;
-      if (!wasSent) continue;
+    for (const request of this._takeBack()) {
       const { method } = request;
-      if (request.passing || request.settled) this._finish(request);
-      else if (method === "broadcast") {
-        const message = "the session ended before the answer came";
-        this._finish(request, new MeetingError("lost", message, { method }));
-      }
+      const lost = new MeetingError("lost", "the session ended before the answer came", { method });
+      if (request.passing || request.settled || method === "broadcast") this._finish(request, lost);
     }
     const stream = this._stream;
     if (!stream || this._stay.leaving) return;
     const next = [...this._requests].find(isStreamRequest);
     if (next && next.method === "stream.delete" && next.data.stream_id === stream.stream_id) {
       this._streamIs(stream.stream_id, null);
-      this._finish(next, null);
+      this._finish(next);
     } else if (!next || next.method !== "stream.add" || next.data.stream.stream_id !== stream.stream_id) {
       this._republish(stream);
     }
@@ -813,167 +782,153 @@ export class MeetingClient {
     this._ask("stream.add", { stream }, {
       ...this._publishing(stream),
       first: true,
-      refused: (error) => {
-        if (error.err === 429 || error.err === 503) {
-          this._after(BUSY_MS * (1 + this._random()), () => {
+      refused: ({ err, message }) => {
+        if (err === 429 || err === 503) {
+          this._after(BUSY_MS * (1 + this._world.random()), () => {
             if (this._stay === stay && this._stream === stream) this._republish(stream);
           });
           return;
         }
         this._streamIs(stream.stream_id, null);
-        this._emit("error", { type: "republish_failed", message: error.message });
+        this._emit("error", { type: "republish_failed", message });
       },
     });
+  }
+
+  /** The application is to be told that it is in the room, and that waits for the list of members. */
+  get _awaitsList() {
+    const { announce } = this._stay;
+    return announce === "joined" || announce === "rejoined";
   }
 
   /** Tells the application that it is in the room, with the list of members as it is now. */
   _announce() {
     const stay = this._stay;
-    const how = stay.announce;
-    stay.announce = null;
-    const { session, endpoint, held } = stay;
+    const { announce: how, session, endpoint, held } = stay;
     const joined = { session, endpoint, mediaServer: this._mediaServer, members: this.roster };
     const tell = () => {
-      if (this._stay !== stay) return;
       stay.held = null;
-      this._emit("joined", { how, ...joined });
-      if (how !== "resumed") this._emit("members", this.roster);
-      for (const [event, value] of held || []) {
-        if (this._stay === stay) this._emit(event, value);
-      }
+      this._emit("joined", { how, ...joined }, stay);
+      if (held) this._emit("members", this.roster, stay);
+      for (const [event, value] of held || []) this._emit(event, value, stay);
     };
-    if (stay.entered) {
-      this._updateState();
-      tell();
-      return;
-    }
+    stay.announce = null;
+    if (stay.entered) return tell();
     stay.entered = true;
-    this._clearTimeout(stay.timer);
-    this._updateState();
+    this._cancel(stay.timer);
     stay.resolve(joined);
     // Not before whoever awaits the join has gone on, through however many promises.
-    this._after(0, tell);
+    return this._after(0, () => { if (this._stay === stay) tell(); });
   }
 
   // ------------------------------------------------------------------ what the server says
 
+  _received(link, text) {
+    this._turn(() => this._emit("message", { direction: "in", text, time: this._now() }));
+    this._turn(() => { if (this._link === link) this._message(link, text); });
+  }
+
   _message(link, text) {
-    this._emit("message", { direction: "in", text, time: this._now() });
-    if (this._link !== link) return;
     link.heard = this._now();
-    let message;
+    link.alive = true;
+    let message = null;
     try {
       message = JSON.parse(text);
     } catch (_) {
-      this._giveUp("the server sent something that is no message");
-      return;
+      // Seen below.
     }
-    if (message.event !== undefined) this._event(link, message);
+    if (!isObject(message)) this._giveUp("the server sent something that is no message");
+    else if (message.event === "error") this._serverError(link, message.data);
+    else if (message.event !== undefined) this._event(link, message);
     else if (message.cseq === link.joinCseq) this._joinAnswered(link, message);
     else this._answer(link, message);
   }
 
   _event(link, { event, cseq, data }) {
-    if (event === "error") {
-      this._serverError(link, data);
-      return;
-    }
-    const stay = this._stay;
-    if (!stay || !link.attached) return;
-    stay.lastEvent = Math.max(stay.lastEvent, cseq);
+    if (!link.attached) return;
+    this._stay.lastEvent = Math.max(this._stay.lastEvent, cseq);
     if (event === "endpoint") {
       if (data.stat === "join") this._roster.join(data.endpoint, data.device);
       else this._roster.leave(data.endpoint);
-      this._membersChanged();
-      this._deliver("endpoint", { ...data, number: cseq });
     } else if (event === "stream") {
-      if (data.stat === "publish") this._roster.publish(data.endpoint, Object.freeze({ stream_id: data.stream }));
+      if (data.stat === "publish") this._roster.publish(data.endpoint, { stream_id: data.stream });
       else this._roster.unpublish(data.endpoint, data.stream);
-      this._membersChanged();
-      this._deliver("stream", { ...data, number: cseq });
     } else if (event === "broadcast") {
-      this._deliver("broadcast", { from: data.source_endpoint, payload: data.payload, number: cseq });
+      this._deliver(event, { from: data.source_endpoint, payload: data.payload, number: cseq });
+      return;
+    } else {
+      return;
     }
+    this._membersChanged();
+    this._deliver(event, { ...data, number: cseq });
   }
 
-  _serverError(link, { type, message = "", retry_after_ms }) {
-    link.warning = { type, message };
-    const value = { type, message };
-    if (type === "server_shutdown") {
-      link.goodbye = retry_after_ms === undefined ? this._random() * SHUTDOWN_SPREAD_MS : retry_after_ms;
-      value.retryAfterMs = link.goodbye;
-    } else if (type === "media_server_down" && link.attached) {
-      this._ask("media_server.dump", { protocol: "webrtc" }, { passing: true, ...this._askingForMedia("webrtc") });
-    }
-    this._emit("error", value);
+  _serverError(link, { type, message = "", retry_after_ms = this._world.random() * SHUTDOWN_SPREAD_MS }) {
+    const complaint = { type, message };
+    link.warning = complaint;
+    if (type === "server_shutdown") link.goodbye = retry_after_ms;
+    if (type === "media_server_down" && link.attached) this._askForMedia();
+    this._emit("error", type === "server_shutdown" ? { ...complaint, retryAfterMs: retry_after_ms } : complaint);
   }
 
   /** To the application, but not before its join() has resolved. */
   _deliver(event, value) {
     const stay = this._stay;
-    if (!stay) return;
     if (stay.held) stay.held.push([event, value]);
-    else this._emit(event, value);
-  }
-
-  _membersChanged() {
-    // While events are held the whole list will be told behind them.
-    if (this._stay && !this._stay.held) this._emit("members", this.roster);
-    this._refreshSoon();
+    else this._emit(event, value, stay);
   }
 
   // ----- the list of members
 
+  _membersChanged() {
+    // While events are held the whole list will be told in front of them.
+    if (!this._stay.held) this._emit("members", this.roster, this._stay);
+    this._refreshSoon();
+  }
+
   /** Answers and events come in one order, so a list is true when it arrives, and stays so by events. */
   _takeDump({ endpoint_list }) {
-    if (!this._stay) return;
-    const changed = this._roster.replace(endpoint_list);
-    if (changed) this._membersChanged();
+    if (this._roster.replace(endpoint_list)) this._membersChanged();
     this._verify();
-    if (this._stay.announce !== null && this._stay.announce !== "resumed") this._announce();
+    if (this._awaitsList) this._announce();
   }
 
   /** Stream requests that were taken in: of several, each has undone what was before it. */
   _verify() {
     const taken = [...this._requests].filter((request) => request.verify);
-    const me = this._roster.find(this.endpoint);
     const last = taken.pop();
     if (!last) return;
-    for (const request of taken) this._finish(request, null);
+    for (const request of taken) this._finish(request);
     last.verify = false;
-    if (last.inEffect(me)) {
-      last.answered();
-      this._finish(last, null);
-    } else if (last.settled) this._finish(last);
+    if (last.inEffect(this._roster.find(this.endpoint))) this._finish(last, null, last.answered());
+    else if (last.settled) this._finish(last);
     // It was refused, and the server will say once more why.
     else this._send(last);
   }
 
   _refresh() {
-    this._clearTimeout(this._refreshTimer);
-    this._refreshTimer = null;
+    this._stopTimer("refresh");
     this._ask("channel.dump", {}, {
       passing: true,
       answered: (data) => this._takeDump(data),
       refused: () => {
-        if (!this._stay) return;
         for (const request of [...this._requests].filter((one) => one.verify)) {
           request.verify = false;
           this._send(request);
         }
-        if (this._stay.announce !== null && this._stay.announce !== "resumed") this._announce();
+        if (this._awaitsList) this._announce();
         this._refreshSoon(BUSY_MS);
       },
     });
   }
 
+  /** Asks for what the events did not tell, unless that is under way; with `atLeastMs`, in any case. */
   _refreshSoon(atLeastMs = 0) {
-    if (this._refreshTimer !== null || !(this._roster.incomplete || atLeastMs)) return;
+    if (this._timers.refresh !== null || !(this._roster.incomplete || atLeastMs)) return;
     const spread = Math.min(this.roster.length * REFRESH_MS_A_MEMBER, REFRESH_MS_AT_MOST);
-    this._refreshTimer = this._after(atLeastMs + this._random() * spread, () => {
-      this._refreshTimer = null;
+    this._setTimer("refresh", atLeastMs + this._world.random() * spread, () => {
       const asked = [...this._requests].some((request) => request.method === "channel.dump");
-      if (this._stay && this._link && this._link.attached && !asked) this._refresh();
+      if (this._attached && !asked) this._refresh();
     });
   }
 
@@ -981,24 +936,21 @@ export class MeetingClient {
 
   /** A page cannot see the server's pings, so after a silence it asks something harmless. */
   _startHeartbeat() {
-    this._clearTimeout(this._heartbeatTimer);
-    if (!this._heartbeatMs) return;
-    const due = this._link.heard + this._heartbeatMs - this._now();
-    this._heartbeatTimer = this._after(Math.max(due, 1), () => {
-      if (this._now() - this._link.heard < this._heartbeatMs) this._startHeartbeat();
-      else this._probe(this._heartbeatTimeoutMs);
+    const { heartbeatMs, heartbeatTimeoutMs } = this._options;
+    if (!heartbeatMs) return;
+    const due = this._link.heard + heartbeatMs - this._now();
+    this._setTimer("heartbeat", Math.max(due, 1), () => {
+      if (this._now() - this._link.heard < heartbeatMs) this._startHeartbeat();
+      else this._probe(heartbeatTimeoutMs);
     });
   }
 
+  /** The server has so long to show that it is there, by whatever it says. */
   _probe(patienceMs) {
-    const link = this._link;
-    const since = this._now();
-    let heard = false;
-    this._ask("media_server.dump", { protocol: "webrtc" }, { passing: true, ...this._askingForMedia("webrtc") });
-    this._clearTimeout(this._heartbeatTimer);
-    this._heartbeatTimer = this._after(patienceMs, () => {
-      heard = link.heard > since || !link.sent.size;
-      if (heard) this._startHeartbeat();
+    this._link.alive = false;
+    this._askForMedia();
+    this._setTimer("heartbeat", patienceMs, () => {
+      if (this._link.alive) this._startHeartbeat();
       else this._giveUp("the server is silent");
     });
   }
@@ -1006,10 +958,8 @@ export class MeetingClient {
   // ------------------------------------------------------------------ the end
 
   _joinTimedOut() {
-    const opened = this._link && this._link.opened;
-    const error = opened
-      ? new MeetingError("timeout", "the join was not answered in time", { method: "channel.join" })
-      : this._unreachable();
+    const late = new MeetingError("timeout", "the join was not answered in time", { method: "channel.join" });
+    const error = this._link && this._link.opened ? late : this._unreachable();
     this._dispose(1000);
     this._endStay(error);
   }
@@ -1017,81 +967,124 @@ export class MeetingClient {
   /** The stay is over; whether the connection is, is for the caller. */
   _endStay(error) {
     const stay = this._stay;
+    if (!stay) return;
     this._stay = null;
-    this._clearTimeout(this._refreshTimer);
-    this._refreshTimer = null;
-    this._clearTimeout(this._heartbeatTimer);
     this._stream = null;
     this._mediaServer = {};
-    this._roster.clear();
+    this._roster = new Roster();
+    this._cancel(stay.timer);
+    this._stopTimer("refresh");
+    this._stopTimer("heartbeat");
+    this._watchNetwork("removeEventListener");
     if (this._link) {
-      this._link.attached = false;
-      this._link.joinCseq = null;
-      this._link.hasToken = false;
+      Object.assign(this._link, { attached: false, joinCseq: null, hasToken: false });
       this._link.sent.clear();
     }
-    if (stay) {
-      this._clearTimeout(stay.timer);
-      this._watchNetwork(false);
-    }
-    for (const request of [...this._requests]) {
+    const { kind, message, err, closeCode } = error;
+    for (const request of this._requests) {
       const { method } = request;
-      const out = method === "channel.leave" && error.kind !== "timeout";
-      const { kind, message, err, closeCode } = error;
-      this._finish(request, out ? null : new MeetingError(kind, message, { err, closeCode, method }));
+      // Whoever wanted to leave is out.
+      this._finish(request, method === "channel.leave" ? null : new MeetingError(kind, message, { err, closeCode, method }));
     }
-    this._updateState();
-    if (!stay) return;
-    if (!stay.entered) {
-      stay.reject(error);
-      return;
+    if (!stay.entered) stay.reject(error);
+    else {
+      this._emit("members", this.roster);
+      if (!stay.leaving && !this._closed) this._emit("ended", { error, closeCode: closeCode || 0 });
     }
-    this._emit("members", this.roster);
-    if (!stay.leaving && !this._closed) this._emit("ended", { error, closeCode: error.closeCode || 0 });
+    if (this._connects.size > 0) this._start();
   }
 
-  // ------------------------------------------------------------------ small things
+  // ------------------------------------------------------------------ turns, and small things
 
-  /** Where the client stands follows from what it has. */
-  _updateState() {
+  /**
+   * Whatever moves the client: a call, a socket's word, a timer. Its listeners are told when all is
+   * in order again, so they may call what they like.
+   */
+  _turn(act) {
+    this._depth += 1;
+    try {
+      return act();
+    } finally {
+      this._depth -= 1;
+      if (this._depth === 0) this._tell();
+    }
+  }
+
+  /** A turn of the application's: what is thrown in it rejects the promise. */
+  _call(act) {
+    return new Promise((resolve, reject) => {
+      this._turn(() => {
+        if (this._closed) throw this._closedError();
+        act(resolve, reject);
+      });
+    });
+  }
+
+  /** Of a `stay`: not told any more when that is over. */
+  _emit(event, value, stay = null) { this._news.push({ event, value, stay }); }
+
+  _tell() {
     const previous = this._state;
     this._state = this._standing();
-    if (previous !== this._state) this._emit("state", { state: this._state, previous });
+    if (previous !== this._state) {
+      this._news.unshift({ event: "state", value: { state: this._state, previous }, stay: null });
+    }
+    if (this._telling) return;
+    this._telling = true;
+    for (let news = this._news.shift(); news; news = this._news.shift()) {
+      const { event, value, stay } = news;
+      for (const listener of this._listeners.get(event) || []) {
+        if (stay !== null && stay !== this._stay) break;
+        try {
+          listener(value);
+        } catch (error) {
+          // The application's: it is reported as uncaught, and harms nothing here.
+          queueMicrotask(() => { throw error; });
+        }
+      }
+    }
+    this._telling = false;
   }
 
+  /** Where the client stands follows from what it has. */
   _standing() {
     const { _link: link, _stay: stay } = this;
     if (this._closed) return "closed";
-    if (stay && stay.entered) return link && link.attached && stay.announce === null ? "joined" : "reconnecting";
+    if (stay && stay.entered) return this._attached && stay.announce === null ? "joined" : "reconnecting";
     if (stay) return link && link.opened ? "joining" : "connecting";
     if (link && link.opened) return "connected";
     return link || this._connects.size > 0 ? "connecting" : "idle";
   }
 
-  /** An error in a listener is the application's: it is reported as uncaught, and harms nothing here. */
-  _emit(event, value) {
-    for (const listener of this._listeners.get(event) || []) {
-      try {
-        listener(value);
-      } catch (error) {
-        queueMicrotask(() => { throw error; });
-      }
+  /** Takes back the requests that were sent over a connection that is lost. */
+  _takeBack() {
+    const sent = [...this._requests].filter((request) => request.cseq !== null || request.verify);
+    for (const request of sent) {
+      const { cseq, verify } = request;
+      request.wasTaken = (lastCseq) => verify || cseq <= lastCseq;
+      request.cseq = null;
+      request.verify = false;
     }
+    return sent;
   }
 
-  _after(ms, callback) {
-    return this._setTimeout(callback, ms);
+  _now() { return this._world.now(); }
+
+  _after(ms, callback) { return this._world.setTimeout(() => this._turn(callback), ms); }
+
+  _cancel(timer) { this._world.clearTimeout(timer); }
+
+  _setTimer(name, ms, callback) {
+    this._stopTimer(name);
+    this._timers[name] = this._after(ms, () => { this._timers[name] = null; callback(); });
   }
 
-  _misuse(message) {
-    return Promise.reject(new MeetingError("usage", message));
+  _stopTimer(name) {
+    this._cancel(this._timers[name]);
+    this._timers[name] = null;
   }
 
-  _closedError() {
-    return new MeetingError("closed", "this client was closed");
-  }
+  _closedError() { return new MeetingError("closed", "this client was closed"); }
 
-  _unreachable() {
-    return new MeetingError("unreachable", `no way to the server: ${this._lastFailure || "no answer in time"}`);
-  }
+  _unreachable() { return new MeetingError("unreachable", `no way to the server: ${this._lastFailure}`); }
 }

@@ -163,6 +163,8 @@ test("one call may have its own timeout", async () => {
   const fate = watch(world.client.members({ timeoutMs: 50 }));
   await world.clock.advance(50);
   assert.equal(fate.error.kind, "timeout");
+  // It says nothing about the connection.
+  assert.equal(world.client.state, "joined");
 });
 
 test("a publish whose answer is late has taken effect all the same", async () => {
@@ -383,29 +385,108 @@ test("every message is shown as it goes over the wire", async () => {
   assert.equal(messages[0].time, world.clock.now);
 });
 
-test("listeners come and go, and one that throws harms nobody", async () => {
-  const world = new World();
-  const heard = [];
+/** Runs it, and returns what it left uncaught. */
+async function uncaughtIn(run) {
   const uncaught = [];
   const catcher = (error) => uncaught.push(error.message);
   const others = process.listeners("uncaughtException");
   process.removeAllListeners("uncaughtException");
   process.on("uncaughtException", catcher);
   try {
-    const stop = world.client.on("state", () => heard.push("stopped"));
-    const off = () => heard.push("off");
-    world.client.on("state", off);
-    world.client.on("state", () => { throw new Error("the application's"); });
-    world.client.on("state", ({ state }) => heard.push(state));
-    world.client.once("state", () => heard.push("once"));
-    stop();
-    world.client.off("state", off);
-    await world.enter();
+    await run();
     await settle();
   } finally {
     process.removeListener("uncaughtException", catcher);
     for (const other of others) process.on("uncaughtException", other);
   }
+  return uncaught;
+}
+
+test("listeners come and go, and one that throws harms nobody", async () => {
+  const world = new World();
+  const heard = [];
+  const stop = world.client.on("state", () => heard.push("stopped"));
+  const off = () => heard.push("off");
+  world.client.on("state", off);
+  world.client.on("state", () => { throw new Error("the application's"); });
+  world.client.on("state", ({ state }) => heard.push(state));
+  world.client.once("state", () => heard.push("once"));
+  stop();
+  world.client.off("state", off);
+  const uncaught = await uncaughtIn(() => world.enter());
   assert.deepEqual(heard, ["connecting", "once", "joining", "joined"]);
   assert.deepEqual(uncaught, ["the application's", "the application's", "the application's"]);
+});
+
+test("a listener may close the client or leave the room at any moment", async () => {
+  const events = ["state", "joined", "members", "endpoint", "broadcast", "mediaServer", "error", "reconnecting", "message"];
+  const reached = new Set();
+  for (const method of ["close", "leave"]) {
+    for (const event of events) {
+      for (let nth = 1; nth <= 12; nth += 1) {
+        const world = new World();
+        const { client } = world;
+        let left = nth;
+        client.on(event, () => {
+          left -= 1;
+          if (left === 0) client[method]().catch(() => {});
+        });
+        const uncaught = await uncaughtIn(async () => {
+          client.join({ app: "demo", channel: "lobby", endpoint: "anna" }).catch(() => {});
+          // What the server does, as far as it is asked to.
+          const asked = (what) => () => world.socket.asked(what).length > 0;
+          const always = () => true;
+          const connecting = () => world.socket.readyState === 0;
+          const steps = [
+            [connecting, () => world.socket.open()],
+            [asked("channel.join"), () => world.admit()],
+            [asked("channel.dump"), () => world.dump(member("anna"))],
+            [always, () => world.clock.advance(0)],
+            [always, () => { client.publish(camera()).catch(() => {}); }],
+            [asked("stream.add"), () => world.socket.answer("stream.add")],
+            [always, () => world.socket.event("endpoint", { endpoint: "ben", device: "", stat: "join" }, 2)],
+            [always, () => world.socket.event("broadcast", { source_endpoint: { endpoint: "ben", device: "" }, payload: {} }, 3)],
+            [always, () => world.socket.event("error", { type: "media_server_down", message: "" })],
+            [asked("media_server.dump"), () => world.socket.answer("media_server.dump", { media_server: {} })],
+            [asked("channel.leave"), () => world.socket.answer("channel.leave")],
+            [always, () => world.socket.drop()],
+            [always, () => world.clock.advance(500)],
+            [connecting, () => world.socket.open()],
+            [asked("channel.join"), () => world.admit({ media_server: {} })],
+            [asked("channel.dump"), () => world.dump(member("anna"), member("carl"))],
+            [asked("channel.leave"), () => world.socket.answer("channel.leave")],
+            [always, () => world.clock.advance(100)],
+          ];
+          for (const [holds, step] of steps) if (holds()) await step();
+        });
+        assert.deepEqual(uncaught, [], `${method}() at ${event} ${nth}`);
+        if (left > 0) continue;
+        reached.add(event);
+        const out = method === "close" ? ["closed"] : ["idle", "connected"];
+        assert.ok(out.includes(client.state), `${method}() at ${event} ${nth}: ${client.state}`);
+        assert.deepEqual(client.roster, []);
+      }
+    }
+  }
+  assert.deepEqual([...reached].sort(), events.sort());
+});
+
+test("whoever leaves over and over leaves once", async () => {
+  const world = new World();
+  await world.enter();
+  const [one, two] = [world.client.leave(), world.client.leave()];
+  assert.equal(world.socket.asked("channel.leave").length, 1);
+  world.socket.answer("channel.leave");
+  await Promise.all([one, two, world.client.leave()]);
+});
+
+test("connect goes on waiting when a join on the same way is given up", async () => {
+  const world = new World();
+  const connecting = world.client.connect();
+  const joining = watch(world.client.join({ app: "demo", channel: "lobby" }, { timeoutMs: 100 }));
+  await world.clock.advance(100);
+  assert.equal(joining.error.kind, "unreachable");
+  assert.equal(world.client.state, "connecting");
+  world.socket.open();
+  await connecting;
 });

@@ -24,7 +24,12 @@ impl Response {
 
 /// One GET on a connection of its own.
 pub fn get(addr: SocketAddr, path: &str) -> Response {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    get_with(addr, path, "")
+}
+
+/// The same with more lines in the request's head.
+pub fn get_with(addr: SocketAddr, path: &str, more: &str) -> Response {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n{more}\r\n");
     exchange(addr, &request)
 }
 

@@ -33,7 +33,7 @@ export class Chat {
   note(key, values, className = "") {
     const text = element("span", {});
     say(text, key, values);
-    this.#append(element("li", { className: `note ${className}` }, text));
+    this.#append(element("div", { className: `note ${className}` }, text));
     this.#last = null;
   }
 
@@ -76,7 +76,7 @@ export class Chat {
     this.#last = who;
     const time = element("time", { textContent: clock(Date.now(), 0) });
     const head = element("div", { className: goesOn ? "head unseen" : "head" }, name, time);
-    const item = element("li", { className: who === "mine" ? "said mine" : "said" }, head, body(payload));
+    const item = element("div", { className: who === "mine" ? "said mine" : "said" }, head, body(payload));
     if (colour !== null) item.style.setProperty("--hue", colour);
     this.#append(item);
     return item;

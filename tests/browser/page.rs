@@ -40,6 +40,15 @@ fn the_link_of_a_channel_brings_others_there() {
     assert_eq!(anna.js("location.href"), link);
     assert_eq!(anna.js("document.getElementById('second').href"), link);
 
+    // What is copied is the link.
+    anna.click("#copy-link");
+    anna.until("document.getElementById('toast').textContent === 'Copied'");
+    anna.write("#text", &format!("{}v", char::from(Key::Control)));
+    anna.until(&format!(
+        "document.getElementById('text').value === {}",
+        json!(link)
+    ));
+
     ben.go(&link);
     assert_eq!(
         (ben.value("#app"), ben.value("#channel")),
@@ -278,6 +287,15 @@ fn nothing_sticks_out_of_a_small_window() {
                 "{size} {place}: {}",
                 page.js(wide)
             );
+            // Nor does anything below it.
+            let end = "document.querySelector('main').getBoundingClientRect().bottom + scrollY";
+            assert_eq!(
+                page.js(&format!(
+                    "document.documentElement.scrollHeight <= Math.max(innerHeight, {end} + 1)"
+                )),
+                true,
+                "{size} {place}"
+            );
             assert_eq!(page.js("innerWidth"), width.parse::<u64>().unwrap());
         };
         page.go(&format!(
@@ -291,6 +309,11 @@ fn nothing_sticks_out_of_a_small_window() {
         ben.ok("broadcast", json!({"text": long_name('x')}));
         page.until("document.querySelector('#chat .said')");
         page.until("document.querySelector('#members .publishes')");
+        // More messages than there is room for.
+        for _ in 0..40 {
+            ben.ok("broadcast", json!({"text": "x"}));
+        }
+        page.until("document.querySelectorAll('#chat .said').length === 41");
         fits("inside");
         page.click("#leave");
         page.until_state("idle");
@@ -492,7 +515,7 @@ fn a_server_that_is_away_is_no_riddle() {
     page.click("#enter");
     page.until("!document.getElementById('join-notice').hidden");
     assert!(
-        page.text("#join-notice").contains("Is it running?"),
+        page.text("#join-notice").contains("Is it running"),
         "{}",
         page.text("#join-notice")
     );

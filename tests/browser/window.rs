@@ -454,12 +454,10 @@ impl Drop for Page {
     }
 }
 
-/// A WebSocket that does not come about, and the page's icon, which a browser asks for again when it
-/// pleases.
+/// A WebSocket that does not come about, or the page's icon, which a browser asks for when it pleases.
 fn tells_of_a_loss(complaint: &str) -> bool {
-    ["WebSocket connection to", "resource: net::ERR_CONNECTION"]
-        .iter()
-        .any(|words| complaint.contains(words))
+    let icon = complaint.contains("/icon.svg - Failed to load resource: net::ERR_");
+    icon || complaint.contains("WebSocket connection to")
 }
 
 /// An element as a screen reader has it.

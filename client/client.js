@@ -305,6 +305,8 @@ export class MeetingClient {
     const stream_id = streamId === undefined ? this._lastStreamId() : streamId;
     return this._request("stream.delete", stream_id === undefined ? null : { stream_id }, options, {
       answered: () => this._streamIs(stream_id, null),
+      // "There is no such stream": then there is nothing to publish again.
+      refused: ({ err }) => { if (err === 404) this._streamIs(stream_id, null); },
       inEffect: (me) => !me || !me.stream || me.stream.stream_id !== stream_id,
     });
   }

@@ -24,6 +24,20 @@ test("a lost connection is resumed with the session and the last event's number"
   assert.deepEqual(world.socket.methods, ["channel.join"], "nothing needs to be asked");
 });
 
+test("who has seen no event since its join asks for what came after the join", async () => {
+  const world = new World();
+  await world.enter({ last_event: 4 });
+  world.socket.drop();
+  await world.reconnect();
+  assert.equal(world.socket.sent[0].data.last_event, 4);
+  // A room that began anew counts anew.
+  world.admit({ last_event: 1 });
+  world.dump(member("anna"));
+  world.socket.drop();
+  await world.reconnect();
+  assert.equal(world.socket.sent[0].data.last_event, 1);
+});
+
 test("what was missed is told after `joined`, in order, once", async () => {
   const world = new World();
   await world.enter();
@@ -176,6 +190,20 @@ test("where the list is refused, the stream request is sent again", async () => 
   await publishing;
 });
 
+test("a stream request that times out while the list decides over it shows in the list", async () => {
+  for (const shows of [camera(), undefined]) {
+    const world = new World();
+    await world.enter();
+    const fate = watch(world.client.publish(camera(), { timeoutMs: 2000 }));
+    await world.resume(world.socket.sent.at(-1).cseq);
+    await world.clock.advance(2000);
+    assert.equal(fate.error.kind, "timeout");
+    world.dump(member("anna", shows));
+    assert.deepEqual(world.client.stream, shows || null);
+    assert.deepEqual(world.socket.methods, ["channel.join", "channel.dump"], "it is not asked again");
+  }
+});
+
 test("a stream request that timed out and took effect shows once the session goes on", async () => {
   const world = new World();
   await world.enter();
@@ -252,6 +280,39 @@ test("a server that is too busy for it is asked again to publish the stream", as
   await world.clock.advance(2000);
   world.socket.answer("stream.add");
   assert.deepEqual(world.client.roster[0].stream, camera());
+});
+
+test("a stream that was taken back meanwhile is not published again", async () => {
+  const world = new World();
+  await world.enter();
+  world.client.publish(camera());
+  world.socket.answer("stream.add");
+  await rejoin(world);
+  world.socket.answer("stream.add", {}, 429, "slow down");
+  world.dump(member("anna"));
+  const fate = watch(world.client.unpublish());
+  world.socket.answer("stream.delete", {}, 404, "no such stream");
+  await world.clock.advance(5000);
+  assert.equal(fate.error.err, 404);
+  assert.equal(world.client.stream, null);
+  assert.equal(world.socket.asked("stream.add").length, 0);
+});
+
+test("publishing again comes before what is asked later, also after a second loss", async () => {
+  const world = new World();
+  await world.enter();
+  world.client.publish(camera("a"));
+  world.socket.answer("stream.add");
+  world.socket.drop();
+  world.client.publish(camera("b")).catch(() => {});
+  await world.reconnect();
+  world.admit();
+  const published = () => world.socket.asked("stream.add").map(({ data }) => data.stream.stream_id);
+  assert.deepEqual(published(), ["a", "b"]);
+  world.socket.drop();
+  await world.reconnect();
+  world.admit({ resumed: true, last_cseq: 1 });
+  assert.deepEqual(published(), ["a", "b"]);
 });
 
 test("publishing again survives a second loss, however that ends", async () => {
@@ -519,6 +580,46 @@ test("a first join at a server that goes down is tried again when it said", asyn
   await joining;
 });
 
+test("a first join that is refused by a server that goes down is tried again when it said", async () => {
+  const world = new World();
+  const joining = world.client.join({ app: "demo", channel: "lobby", endpoint: "anna" });
+  world.socket.open();
+  world.socket.event("error", { type: "server_shutdown", message: "bye", retry_after_ms: 700 });
+  world.socket.answer("channel.join", {}, 503, "the server drains");
+  await world.clock.advance(699);
+  assert.equal(world.sockets.length, 1);
+  await world.clock.advance(1);
+  world.socket.open();
+  world.admit();
+  world.dump(member("anna"));
+  await joining;
+});
+
+test("a join over a connection that says nothing more is tried over another", async () => {
+  const world = new World();
+  const connecting = world.client.connect();
+  world.socket.open();
+  await connecting;
+  world.client.join({ app: "demo", channel: "lobby" }, { timeoutMs: 60000 });
+  await world.clock.advance(10000);
+  assert.equal(world.sockets[0].closedWith, 4900);
+  await world.reconnect();
+  assert.deepEqual(world.socket.methods, ["channel.join"]);
+});
+
+test("a new stay begins with short waits", async () => {
+  const world = new World();
+  await world.enter();
+  for (let i = 0; i < 4; i += 1) {
+    world.socket.drop();
+    await world.reconnect();
+  }
+  world.socket.answer("channel.join", {}, 401, "no");
+  await world.enter();
+  world.socket.drop();
+  assert.equal(world.of("reconnecting").at(-1).attempt, 1);
+});
+
 test("a first join goes on through failing connections until its time is up", async () => {
   const world = new World();
   const joining = watch(world.client.join({ app: "demo", channel: "lobby" }, { timeoutMs: 2000 }));
@@ -573,6 +674,7 @@ test("a try that leads nowhere is given up with 4900, and the next one made", as
   assert.equal(world.of("reconnecting").at(-1).closeCode, 4900);
   // What it still says is nobody's business.
   silent.open();
+  assert.deepEqual(silent.sent, []);
   await world.reconnect();
   world.admit({ resumed: true, last_cseq: 2 });
   silent.drop(1006);
@@ -734,9 +836,11 @@ test("outside a room nobody listens to the network", async () => {
 });
 
 test("a server that says what is no message is given up", async () => {
-  const world = new World();
-  await world.enter();
-  world.socket.receive("{");
-  assert.equal(world.socket.closedWith, 4900);
-  assert.equal(world.client.state, "reconnecting");
+  for (const text of ["{", "null", "5", "[]", ""]) {
+    const world = new World();
+    await world.enter();
+    world.socket.receive(text);
+    assert.equal(world.socket.closedWith, 4900);
+    assert.equal(world.client.state, "reconnecting");
+  }
 });

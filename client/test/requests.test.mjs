@@ -353,6 +353,18 @@ test("after leave nothing of that room is told, and another can be joined on the
   assert.equal(world.socket.sent.at(-2).session, "", "a join names no session of another room");
 });
 
+test("an answer that comes after the leave is nobody's any more", async () => {
+  const world = new World();
+  await world.enter();
+  const asking = watch(world.client.members());
+  const leaving = world.client.leave();
+  world.socket.answer("channel.leave");
+  await leaving;
+  assert.equal(asking.error.kind, "closed");
+  world.dump(member("ben"));
+  assert.deepEqual(world.client.roster, []);
+});
+
 test("a leave that is refused hangs up instead: that leaves, too", async () => {
   const world = new World();
   await world.enter();
@@ -469,6 +481,27 @@ test("a listener may close the client or leave the room at any moment", async ()
     }
   }
   assert.deepEqual([...reached].sort(), events.sort());
+});
+
+test("all listeners hear all events in one order, whatever one of them does", async () => {
+  const world = new World();
+  await world.enter();
+  const heard = [];
+  world.client.on("endpoint", () => { if (world.client.state !== "closed") world.client.close(); });
+  world.client.on("state", ({ state }) => heard.push(state));
+  world.client.on("members", (members) => heard.push(members.length));
+  world.client.on("endpoint", ({ endpoint }) => heard.push(endpoint));
+  world.socket.event("endpoint", { endpoint: "ben", device: "", stat: "join" }, 2);
+  assert.deepEqual(heard, [2, "closed", 0], "the rest of ben's coming is no matter any more");
+
+  const other = new World();
+  await other.enter();
+  const order = [];
+  other.client.on("members", () => { if (other.client.stream === null) other.client.broadcast({}).catch(() => {}); });
+  other.client.on("message", ({ direction }) => order.push(direction));
+  other.client.on("members", () => order.push("members"));
+  other.socket.event("endpoint", { endpoint: "ben", device: "", stat: "join" }, 2);
+  assert.deepEqual(order, ["in", "members", "out"]);
 });
 
 test("whoever leaves over and over leaves once", async () => {

@@ -12,6 +12,9 @@ import { currentLanguage, onLanguage, preferredLanguage, say, setLanguage, words
 /** What is written while the connection is lost waits so long for it. */
 const CHAT_TIMEOUT_MS = 60_000;
 
+/** After so long without a connection somebody who waits is told. */
+const SLOW_MS = 2000;
+
 /** The protocol's bound of names, in bytes. */
 const LONGEST_NAME = 128;
 
@@ -132,7 +135,9 @@ function roomLink() {
 /** Why a join failed: a key of the words. */
 function refusal(error) {
   switch (error.kind) {
-    case "refused": return [400, 401, 403, 503].includes(error.err) ? `refused.${error.err}` : "refused";
+    case "refused":
+      if (error.err === 401 && fields.token === "") return "refused.without";
+      return [400, 401, 403, 503].includes(error.err) ? `refused.${error.err}` : "refused";
     case "unreachable": return "unreachable";
     case "timeout": return "timeout";
     default: return "failed";
@@ -151,6 +156,9 @@ async function join(event) {
   chat.clear();
   const joining = newClient();
   client = joining;
+  const slow = setTimeout(() => {
+    if (client === joining && joining.state === "connecting") notice(byId("join-notice"), "join.slow");
+  }, SLOW_MS);
   try {
     const { token, ...rest } = fields;
     await joining.join(token === "" ? rest : { ...rest, token });
@@ -161,6 +169,8 @@ async function join(event) {
       complain(byId("join-notice"), refusal(error), error);
       byId(error.err === 401 || error.err === 403 ? "token" : "enter").focus({ preventScroll: true });
     }
+  } finally {
+    clearTimeout(slow);
   }
 }
 
@@ -173,6 +183,7 @@ function entered() {
   byId("room-name").textContent = fields.channel;
   byId("outside").hidden = true;
   byId("inside").hidden = false;
+  notice(byId("join-notice"));
   resetButton();
   publishing.use(client);
   publishing.showAddresses(client.mediaServerAddresses);

@@ -23,10 +23,12 @@ const WORDS = {
     "join.token.hint": "Only where the server has keys: meeting-server gen-token makes one.",
     "join.enter": "Join",
     "join.entering": "Joining…",
+    "join.slow": "No connection yet. Still trying for some seconds.",
     "join.too.long": "{n} bytes; 128 at most",
 
     "refused.400": "The server does not take these values.",
-    "refused.401": "The server wants a token, and not this one.",
+    "refused.without": "This server wants a token.",
+    "refused.401": "The server does not take this token.",
     "refused.403": "The token does not allow that.",
     "refused.503": "The server takes nobody more at the moment.",
     "refused": "The server refused.",
@@ -114,7 +116,7 @@ const WORDS = {
     "media.copy": "Copy the {name} address",
     "media.failed": "No addresses for that protocol.",
 
-    "error.event": "The server says: {type}. {message}",
+    "error.event": "The server says {type}: {message}",
 
     "wire.title": "Messages",
     "wire.filter": "Filter the messages",
@@ -173,10 +175,12 @@ const WORDS = {
     "join.token.hint": "仅当服务器配置了密钥时需要，可用 meeting-server gen-token 生成。",
     "join.enter": "加入",
     "join.entering": "正在加入…",
+    "join.slow": "还没有连上，仍在尝试，请稍候。",
     "join.too.long": "{n} 字节，最多 128 字节",
 
     "refused.400": "服务器不接受这些值。",
-    "refused.401": "服务器需要有效的令牌。",
+    "refused.without": "此服务器需要令牌。",
+    "refused.401": "服务器不接受此令牌。",
     "refused.403": "令牌不允许此操作。",
     "refused.503": "服务器暂时不接受更多成员。",
     "refused": "服务器拒绝了请求。",
@@ -264,7 +268,7 @@ const WORDS = {
     "media.copy": "复制 {name} 地址",
     "media.failed": "该协议没有可用地址。",
 
-    "error.event": "服务器提示：{type}。{message}",
+    "error.event": "服务器提示 {type}：{message}",
 
     "wire.title": "消息",
     "wire.filter": "筛选消息",

@@ -559,8 +559,10 @@ export class MeetingClient {
       if (link.gone) link.gone();
       this._dropped(link, code, reason);
     });
-    // A close follows, which says as much. `ws` wants a listener in any case.
-    socket.onerror = () => {};
+    // A close follows at once, but in Node 22 not where there never was a connection.
+    socket.onerror = () => {
+      if (!link.opened) this._after(0, () => this._dropped(link, 1006, ""));
+    };
     if (this._stay) this._fetchToken(link);
   }
 
@@ -820,7 +822,7 @@ export class MeetingClient {
     this._cancel(stay.timer);
     stay.resolve(joined);
     // Not before whoever awaits the join has gone on, through however many promises.
-    return this._after(0, () => { if (this._stay === stay) tell(); });
+    return this._after(0, tell);
   }
 
   // ------------------------------------------------------------------ what the server says

@@ -636,6 +636,24 @@ test("a first join goes on through failing connections until its time is up", as
   assert.equal(world.clock.waiting, 0);
 });
 
+test("a connection that fails without a close has failed, too", async () => {
+  const world = new World();
+  await world.enter();
+  world.socket.onerror({});
+  await world.clock.advance(1000);
+  assert.equal(world.client.state, "joined", "where there was a connection a close will follow");
+  world.socket.drop();
+  for (const closes of [false, true]) {
+    const before = world.sockets.length;
+    await world.clock.advance(world.of("reconnecting").at(-1).delayMs);
+    assert.equal(world.sockets.length, before + 1);
+    world.socket.onerror({});
+    if (closes) world.socket.drop();
+    await world.clock.advance(0);
+  }
+  assert.deepEqual(world.of("reconnecting").map(({ attempt, closeCode }) => [attempt, closeCode]), [[1, 1006], [2, 1006], [3, 1006]]);
+});
+
 test("a join that is not answered is a timeout, and is taken back", async () => {
   const world = new World();
   const joining = watch(world.client.join({ app: "demo", channel: "lobby" }, { timeoutMs: 3000 }));

@@ -317,7 +317,6 @@ meeting("through cut after cut nothing is lost, doubled or out of order", {}, as
     await until(client, "the same list", () => JSON.stringify(client.roster) === JSON.stringify(truth));
     const [first, ...later] = how(client);
     assert.deepEqual([first, ...new Set(later)], ["joined", "resumed"]);
-    assert.ok(later.length >= 5, `${endpoint} came back ${later.length} times`);
   }
   assert.equal(watcher.told.filter(([event]) => event === "endpoint").length, 2, "nobody was seen to go");
 });

@@ -61,6 +61,11 @@ const FILES: &[File] = &[
         text: include_str!("web/chat.js"),
     },
     File {
+        path: "/tail.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/tail.js"),
+    },
+    File {
         path: "/members.js",
         content_type: "text/javascript; charset=utf-8",
         text: include_str!("web/members.js"),

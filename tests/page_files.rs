@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use common::{http::*, *};
 
 /// What may stand behind the page, and its type.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     ("/", "text/html; charset=utf-8"),
     ("/page.css", "text/css; charset=utf-8"),
     ("/icon.svg", "image/svg+xml; charset=utf-8"),
@@ -15,6 +15,7 @@ const FILES: [(&str, &str); 14] = [
     ("/words.js", "text/javascript; charset=utf-8"),
     ("/dom.js", "text/javascript; charset=utf-8"),
     ("/chat.js", "text/javascript; charset=utf-8"),
+    ("/tail.js", "text/javascript; charset=utf-8"),
     ("/members.js", "text/javascript; charset=utf-8"),
     ("/publishing.js", "text/javascript; charset=utf-8"),
     ("/camera.js", "text/javascript; charset=utf-8"),

@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { clock } from "./inspector.js";
+import { Tail } from "./tail.js";
 import { say } from "./words.js";
 
 /** Older lines go. */
@@ -22,11 +23,11 @@ function body(payload) {
 }
 
 export class Chat {
-  #list;
+  #tail;
   #last = null;
 
   constructor(list) {
-    this.#list = list;
+    this.#tail = new Tail(list, KEPT);
   }
 
   /** Something that happened: a key of the words, with values. */
@@ -66,7 +67,7 @@ export class Chat {
   }
 
   clear() {
-    this.#list.replaceChildren();
+    this.#tail.clear();
     this.#last = null;
   }
 
@@ -83,11 +84,8 @@ export class Chat {
   }
 
   #append(item) {
-    const list = this.#list;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60;
-    list.append(item);
-    if (list.children.length > KEPT) list.firstElementChild.remove();
+    this.#tail.append(item);
     // Who reads what was said before is not torn away, but by his own words.
-    if (atEnd || item.classList.contains("mine")) list.scrollTop = list.scrollHeight;
+    if (item.classList.contains("mine")) this.#tail.toEnd();
   }
 }

@@ -4,6 +4,7 @@
 import { say, onLanguage } from "./words.js";
 import { compact, pretty } from "./wire-text.js";
 import { copy, element, toast } from "./dom.js";
+import { Tail } from "./tail.js";
 
 /** Older lines go. */
 const KEPT = 1000;
@@ -50,11 +51,14 @@ export class Inspector {
   #words = [];
   #kinds = new Set();
   #reveal = false;
+  #seen = 0;
   #parts;
+  #tail;
 
   /** @param parts the elements: list, empty, count, filter, kinds, reveal, copy, clear */
   constructor(parts) {
     this.#parts = parts;
+    this.#tail = new Tail(parts.list, KEPT);
     parts.filter.addEventListener("input", () => this.#filter());
     for (const kind of parts.kinds) kind.addEventListener("change", () => this.#filter());
     parts.reveal.addEventListener("click", () => this.#turn(!this.#reveal));
@@ -92,20 +96,22 @@ export class Inspector {
 
   clear() {
     this.#entries = [];
-    this.#parts.list.replaceChildren();
+    this.#seen = 0;
+    this.#tail.clear();
     this.#count();
   }
 
   #add(entry) {
-    const { list } = this.#parts;
-    const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
     entry.row = this.#row(entry);
-    this.#entries.push(entry);
-    list.append(entry.row);
-    if (this.#entries.length > KEPT) this.#entries.shift().row.remove();
     entry.row.hidden = !this.#fits(entry);
+    this.#entries.push(entry);
+    if (!entry.row.hidden) this.#seen += 1;
+    const gone = this.#tail.append(entry.row);
+    if (gone) {
+      this.#entries.shift();
+      if (!gone.hidden) this.#seen -= 1;
+    }
     this.#count();
-    if (atEnd) list.scrollTop = list.scrollHeight;
   }
 
   #row(entry) {
@@ -184,16 +190,18 @@ export class Inspector {
       .map((word) => ({ word: word.replace(/^-/, ""), without: word.startsWith("-") }));
     this.#kinds = new Set(this.#parts.kinds.filter((kind) => kind.checked).map((kind) => kind.value));
     for (const entry of this.#entries) entry.row.hidden = !this.#fits(entry);
+    this.#seen = this.#entries.filter((entry) => !entry.row.hidden).length;
+    this.#tail.follow();
     this.#count();
   }
 
   #count() {
     const { count, empty } = this.#parts;
-    const seen = this.#entries.filter((entry) => !entry.row.hidden).length;
+    const seen = this.#seen;
     const all = this.#entries.length;
     count.textContent = seen === all ? String(all) : `${seen} / ${all}`;
     empty.hidden = seen > 0;
-    say(empty, all === 0 ? "wire.empty" : "wire.none");
+    if (seen === 0) say(empty, all === 0 ? "wire.empty" : "wire.none");
   }
 
   async #copy() {

@@ -254,7 +254,9 @@ function showRoom() {
   const members = client.roster;
   showMembers(byId("members"), members, client.endpoint);
   byId("members-count").textContent = String(members.length);
-  byId("members-empty").hidden = members.length > 1;
+  const alone = members.length <= 1;
+  byId("members").classList.toggle("alone", alone);
+  byId("members-empty").hidden = !alone;
   // A token may have decided on the role.
   const role = members.find((member) => member.endpoint === client.endpoint)?.role ?? fields.role;
   say(byId("room-who"), "room.who", { app: fields.app, name: client.endpoint, role: words(`role.${role}`) });

@@ -513,12 +513,14 @@ fn a_server_that_is_away_is_no_riddle() {
     page.go(&format!("http://{}/?app=test", proxy.addr));
     proxy.sever();
     page.click("#enter");
-    page.until("!document.getElementById('join-notice').hidden");
-    assert!(
-        page.text("#join-notice").contains("Is it running"),
-        "{}",
-        page.text("#join-notice")
-    );
+    // It tries for a while, and does not leave its user without a word.
+    let says = |words: &str| {
+        page.until(&format!(
+            "document.getElementById('join-notice').textContent.includes('{words}')"
+        ));
+    };
+    says("No connection yet");
+    says("Is it running");
     proxy.mend();
     page.click("#enter");
     page.until_joined();
@@ -571,4 +573,96 @@ fn it_works_below_a_path_that_a_proxy_takes_away() {
     assert!(page.value("#link").contains("/rooms/one/?"));
     let mut ben = server.join("c", "ben");
     assert_eq!(ben.names(), ["anna", "ben"]);
+}
+
+#[test]
+fn what_a_token_does_not_allow_is_said_where_it_was_tried() {
+    let Some(driver) = Driver::start() else {
+        return;
+    };
+    let signer = Signer::hs256("test", "1");
+    let settings = signer.settings.clone();
+    let server = Server::with(|all| all.auth.keys = vec![settings]);
+    let page = driver.browser();
+    page.go(&format!(
+        "http://{}/?app=test&channel=c&endpoint=anna",
+        server.addr
+    ));
+    page.write(
+        "#token",
+        &signer.token(json!({"app": "test", "grants": []})),
+    );
+    page.click("#enter");
+    page.until_joined();
+    page.say("may I?");
+    page.until("document.querySelector('#chat .mine.failed')");
+    assert!(page.text("#chat .mine.failed").contains("not sent"));
+    page.click("#air");
+    page.until("document.getElementById('stream-notice').textContent.includes('403')");
+    assert_eq!(page.js("document.getElementById('on-air').hidden"), true);
+    // One is still in the room.
+    assert_eq!(page.js("document.body.dataset.state"), "joined");
+}
+
+#[test]
+fn a_source_that_ends_takes_its_stream_along() {
+    let Some(driver) = Driver::start() else {
+        return;
+    };
+    let server = Server::start();
+    let mut ben = server.join("c", "ben");
+    let page = driver.browser();
+    page.join(server.addr, "c", "anna");
+    ben.event("endpoint");
+    page.click("#air");
+    page.until("!document.getElementById('on-air').hidden");
+    assert_eq!(ben.event("stream")["stat"], "publish");
+    // A camera that is pulled out.
+    page.js("document.getElementById('preview').srcObject.getVideoTracks()[0].dispatchEvent(new Event('ended'))");
+    assert_eq!(ben.event("stream")["stat"], "unpublish");
+    page.until(
+        "document.getElementById('on-air').hidden && document.getElementById('preview').hidden",
+    );
+    page.until("document.getElementById('stream-notice').textContent.includes('has ended')");
+}
+
+#[test]
+fn its_lists_stay_as_long_as_somebody_reads_them() {
+    let Some(driver) = Driver::start() else {
+        return;
+    };
+    let server = Server::start();
+    let page = driver.browser();
+    let crowd: Vec<Client> = (0..205)
+        .map(|n| server.join("c", &format!("m{n}")))
+        .collect();
+    page.join(server.addr, "c", "anna");
+    page.until("document.getElementById('members-count').textContent === '206'");
+    assert_eq!(
+        page.js("document.querySelectorAll('#members li').length"),
+        201
+    );
+    assert!(page.text("#members li:last-child").contains("and 6 more"));
+    drop(crowd);
+
+    let mut ben = server.join("d", "ben");
+    page.click("#leave");
+    page.until_state("idle");
+    page.join(server.addr, "d", "anna");
+    ben.event("endpoint");
+    for n in 0..1_100 {
+        ben.ok("broadcast", json!({"text": n.to_string()}));
+    }
+    page.until("document.querySelector('#chat > :last-child .text')?.textContent === '1099'");
+    assert_eq!(
+        page.js("document.querySelectorAll('#chat > *').length"),
+        500
+    );
+    assert_eq!(
+        page.js("document.querySelectorAll('#wire > li').length"),
+        1_000
+    );
+    // Who has read on is at the end still.
+    let below = "document.getElementById('chat').scrollHeight - document.getElementById('chat').scrollTop - document.getElementById('chat').clientHeight";
+    page.until(&format!("({below}) < 2"));
 }

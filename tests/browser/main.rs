@@ -9,6 +9,8 @@
 mod common;
 
 mod meeting;
+mod messages;
 mod page;
 mod proxy;
+mod trouble;
 mod window;

@@ -669,10 +669,10 @@ export class MeetingClient {
     };
     if (typeof token !== "function") return arrived(token);
     const request = { app, channel, endpoint: stay.endpoint, attempt: stay.joins };
-    const now = (act) => (value) => this._turn(() => {
+    const ifStill = (act) => (value) => this._turn(() => {
       if (this._link === link && this._stay === stay) act(value);
     });
-    return Promise.resolve(request).then(token).then(now(arrived), now((cause) => this._tokenFailed(cause)));
+    return Promise.resolve(request).then(token).then(ifStill(arrived), ifStill((cause) => this._tokenFailed(cause)));
   }
 
   /** Whoever makes tokens may be out of reach as well as the server is. */
@@ -744,6 +744,18 @@ export class MeetingClient {
     if (entered || err === 401 || err === 403) this._dispose(1000);
     else this._endAttempt(link);
     this._endStay(error);
+  }
+
+  /** Takes back the requests that were sent over a connection that is lost. */
+  _takeBack() {
+    const sent = [...this._requests].filter((request) => request.cseq !== null || request.verify);
+    for (const request of sent) {
+      const { cseq, verify } = request;
+      request.wasTaken = (lastCseq) => verify || cseq <= lastCseq;
+      request.cseq = null;
+      request.verify = false;
+    }
+    return sent;
   }
 
   /**
@@ -1058,18 +1070,6 @@ export class MeetingClient {
     if (stay) return link && link.opened ? "joining" : "connecting";
     if (link && link.opened) return "connected";
     return link || this._connects.size > 0 ? "connecting" : "idle";
-  }
-
-  /** Takes back the requests that were sent over a connection that is lost. */
-  _takeBack() {
-    const sent = [...this._requests].filter((request) => request.cseq !== null || request.verify);
-    for (const request of sent) {
-      const { cseq, verify } = request;
-      request.wasTaken = (lastCseq) => verify || cseq <= lastCseq;
-      request.cseq = null;
-      request.verify = false;
-    }
-    return sent;
   }
 
   _now() { return this._world.now(); }

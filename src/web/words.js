@@ -383,7 +383,9 @@ export function say(place, key, values = {}) {
   }
   place.dataset.t = key;
   place.dataset.values = JSON.stringify(values);
-  place.textContent = words(key, values);
+  const text = words(key, values);
+  // What is said already is not said again by a screen reader.
+  if (place.textContent !== text) place.textContent = text;
 }
 
 /** The keys of each language, so that a test can compare them. */

@@ -1,4 +1,5 @@
-//! What the server answers over plain HTTP: its page, and how it is.
+//! What the server answers over plain HTTP: how it is, and what belongs to a WebSocket. The page and
+//! its files are in [`web`](crate::web).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,8 +11,6 @@ use actix_web::{
 
 use crate::{crew::Crew, metrics, upgrade, web as files};
 
-const PAGE: &str = include_str!("web/index.html");
-
 /// How long a worker's registry may take to say that it is there.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -22,9 +21,7 @@ pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, demo: bool) 
         .service(web::resource("/healthz").route(get_or_head().to(health)))
         .route(upgrade::PATH, web::to(upgrade_required));
     if demo {
-        config
-            .route("/", web::get().to(page))
-            .configure(files::configure);
+        config.configure(files::configure);
     }
 }
 
@@ -46,12 +43,6 @@ fn plain(status: StatusCode, text: &'static str) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("text/plain; charset=utf-8")
         .body(text)
-}
-
-async fn page() -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .body(PAGE)
 }
 
 async fn health(crew: web::Data<Crew>) -> HttpResponse {

@@ -2,14 +2,16 @@
 //! in [`pages`](crate::pages).
 //!
 //! A browser may keep a file, but asks each time whether it is still the one, so that nobody runs
-//! an old client against a new server.
+//! an old client against a new server. The page at `/` names the others relative to itself, so that
+//! a proxy may put them all below a path of its own.
 
 use std::hash::Hasher;
 
 use actix_web::{
     HttpResponse,
     http::header::{
-        CacheControl, CacheDirective, ETag, EntityTag, IfNoneMatch, X_CONTENT_TYPE_OPTIONS,
+        CONTENT_SECURITY_POLICY, CacheControl, CacheDirective, ETag, EntityTag, IfNoneMatch,
+        REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     },
     web,
 };
@@ -24,6 +26,71 @@ struct File {
 
 const FILES: &[File] = &[
     File {
+        path: "/",
+        content_type: "text/html; charset=utf-8",
+        text: include_str!("web/index.html"),
+    },
+    File {
+        path: "/page.css",
+        content_type: "text/css; charset=utf-8",
+        text: include_str!("web/page.css"),
+    },
+    File {
+        path: "/icon.svg",
+        content_type: "image/svg+xml; charset=utf-8",
+        text: include_str!("web/icon.svg"),
+    },
+    File {
+        path: "/page.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/page.js"),
+    },
+    File {
+        path: "/words.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/words.js"),
+    },
+    File {
+        path: "/dom.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/dom.js"),
+    },
+    File {
+        path: "/chat.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/chat.js"),
+    },
+    File {
+        path: "/tail.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/tail.js"),
+    },
+    File {
+        path: "/members.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/members.js"),
+    },
+    File {
+        path: "/publishing.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/publishing.js"),
+    },
+    File {
+        path: "/camera.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/camera.js"),
+    },
+    File {
+        path: "/inspector.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/inspector.js"),
+    },
+    File {
+        path: "/wire-text.js",
+        content_type: "text/javascript; charset=utf-8",
+        text: include_str!("web/wire-text.js"),
+    },
+    File {
         path: "/client.js",
         content_type: "text/javascript; charset=utf-8",
         text: include_str!("../client/client.js"),
@@ -34,6 +101,13 @@ const FILES: &[File] = &[
         text: include_str!("../client/client.d.ts"),
     },
 ];
+
+/// What the page may do: run, show and ask for what this server serves, and nothing else. It has
+/// tokens and sessions in it. 'self' is the WebSocket too; a form is never sent, since its fields
+/// would stand in the URL; nobody puts the page into a frame of theirs and has somebody else click.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                      connect-src 'self'; media-src 'self' blob: mediastream:; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
 
 /// A route for each file.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -59,7 +133,10 @@ fn answer(file: &'static File, tag: &EntityTag, known: &IfNoneMatch) -> HttpResp
     };
     response
         .insert_header(ETag(tag.clone()))
-        .insert_header(CacheControl(vec![CacheDirective::NoCache]));
+        .insert_header(CacheControl(vec![CacheDirective::NoCache]))
+        // Also where the text is known: they take the place of what the browser has kept.
+        .insert_header((CONTENT_SECURITY_POLICY, POLICY))
+        .insert_header((REFERRER_POLICY, "no-referrer"));
     if is_known {
         return response.finish();
     }

@@ -13,6 +13,15 @@ pub struct Response {
     pub body: String,
 }
 
+impl Response {
+    /// A header's value; the name in small letters.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let (_, value) = lines.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+}
+
 /// One GET on a connection of its own.
 pub fn get(addr: SocketAddr, path: &str) -> Response {
     get_with(addr, path, "")

@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use actix_http::ws::Codec;
 use actix_web_actors::ws::WebsocketContext;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
@@ -72,7 +71,7 @@ fn serve(
 ) {
     let unread = Rc::new(RefCell::new(unread));
     let max_message_bytes = worker.settings.session.max_message_bytes;
-    let codec = Codec::new().max_size(max_message_bytes);
+    let codec = gate::codec(max_message_bytes);
     clients::with(|clients| {
         let now = clients.shared().now.get();
         let first_ping = clients.first_ping();

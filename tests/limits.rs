@@ -280,3 +280,18 @@ fn bytes_are_limited_too_and_the_longest_message_fits() {
     assert_eq!(client.next()["err"], 400);
     assert_eq!(client.next()["err"], 429);
 }
+
+#[test]
+fn a_limit_of_messages_is_none_of_control_frames() {
+    let server = Server::with(|s| s.session.max_message_bytes = 10);
+    let mut client = server.connect();
+    let longest = vec![b'x'; 125];
+    client.frame(true, 9, &longest);
+    assert_eq!(client.receive(), Received::Pong(longest.clone()));
+    client.frame(true, 10, &longest);
+    client.text("nonsense");
+    assert_eq!(client.error_event(), "bad_message");
+    let farewell = [&1000_u16.to_be_bytes()[..], &[b'x'; 123]].concat();
+    client.frame(true, 8, &farewell);
+    assert_eq!(client.closed(), 1000);
+}

@@ -328,6 +328,27 @@ fn a_hangup_brings_new_keys_and_drops_nobody() {
 }
 
 #[test]
+fn a_hangup_over_a_broken_file_shows_nothing_of_it() {
+    let secret = "ganz-geheim-und-lang-genug-fuer-alles";
+    let config = temporary("");
+    let mut process = Process::with_config(Format::Text, &config);
+    for wrong in [
+        format!("[[auth.keys]]\napp = \"a\"\nalg = \"HS256\"\nsecret = \"{secret}"),
+        format!("[[auth.keys]]\napp = \"a\"\nalg = \"HS256\"\nsecrt = \"{secret}\""),
+        format!("[[auth.keys]]\napp = \"a\"\nalg = \"RS256\"\nsecret = \"{secret}\""),
+    ] {
+        fs::write(&config, wrong).unwrap();
+        process.signal("HUP");
+        process.line("settings not read anew, the old ones stay");
+    }
+    process.signal("TERM");
+    process.ended();
+    for line in &process.log {
+        assert!(!line.contains("geheim"), "{line}");
+    }
+}
+
+#[test]
 fn a_secret_in_a_file_is_read_again_at_a_hangup() {
     let secret = temporary("the first secret, which is long enough for a hash\n");
     let config = temporary(&format!(

@@ -11,6 +11,15 @@ use common::{
     *,
 };
 use jsonwebtoken::{Algorithm, Header};
+use meeting_server::{
+    auth::keyring::Keyring,
+    ids::SessionId,
+    protocol::{
+        request::{Envelope, JoinRequest, Request},
+        token::Token,
+    },
+    settings::Settings,
+};
 use serde_json::{Value, json};
 
 const APP: &str = "test";
@@ -19,10 +28,7 @@ fn server(signers: &[&Signer]) -> Server {
     server_with(signers, |_| {})
 }
 
-fn server_with(
-    signers: &[&Signer],
-    change: impl FnOnce(&mut meeting_server::settings::Settings),
-) -> Server {
+fn server_with(signers: &[&Signer], change: impl FnOnce(&mut Settings)) -> Server {
     Server::with(|settings| {
         settings.server.workers = 4;
         settings.server.ops_bind = Some("127.0.0.1:0".parse().unwrap());
@@ -653,6 +659,53 @@ fn what_was_asked_before_is_answered_before_the_close() {
 }
 
 #[test]
+fn the_answer_of_a_bad_token_comes_before_the_close_even_where_the_socket_is_full() {
+    const DUMPS: usize = 400;
+    let key = Signer::hs256(APP, "");
+    let server = server_with(&[&key], |settings| {
+        settings.session.send_queue = 2 * DUMPS;
+        settings.session.send_queue_bytes = 1 << 30;
+        settings.session.send_timeout = Duration::from_secs(60);
+        settings.rooms.resume_events = 4 * DUMPS;
+    });
+    let token = key.token(json!({}));
+    // A dump of some 15 KB: so many of them fill every buffer between here and there.
+    let _others: Vec<Client> = (0..20)
+        .map(|n| {
+            let name = format!("{n:x<128}");
+            let join = json!({
+                "app": APP, "channel": "room", "endpoint": name, "device": name, "token": token,
+            });
+            let mut client = let_in(&server, join).0;
+            client.ok("stream.add", json!({"stream": stream(&name)}));
+            client
+        })
+        .collect();
+    let mut anna = Client::connect_narrow(server.addr);
+    anna.join_with(join(&token));
+    let asked: Vec<i64> = (0..DUMPS)
+        .map(|_| anna.ask("channel.dump", json!({})))
+        .collect();
+    let last = anna.ask("channel.join", join("forged"));
+    let refused = "meeting_server_requests_total{method=\"channel.join\",result=\"401\"}";
+    Figures::when(server.ops, |f| f.get(refused) == Some(1.0));
+    // An answer that needs no room may overtake others, but nothing the close.
+    let mut answers: Vec<(i64, i64)> = (0..=DUMPS)
+        .map(|_| anna.next())
+        .map(|answer| {
+            (
+                answer["cseq"].as_i64().unwrap(),
+                answer["err"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    answers.sort_unstable();
+    let due = asked.iter().map(|cseq| (*cseq, 0)).chain([(last, 401)]);
+    assert_eq!(answers, due.collect::<Vec<_>>());
+    assert_eq!(anna.closed(), 1008);
+}
+
+#[test]
 fn a_refused_join_touches_neither_the_session_it_names_nor_its_window() {
     let key = Signer::hs256(APP, "");
     let server = server_with(&[&key], |settings| {
@@ -675,4 +728,48 @@ fn a_refused_join_touches_neither_the_session_it_names_nor_its_window() {
     anna.session = session;
     let cseq = anna.ask("channel.join", join(&key.token(json!({}))));
     assert_eq!(anna.answer(cseq)["data"]["resumed"], true);
+}
+
+// ------------------------------------------------------------------------------------ the prints
+
+#[test]
+fn no_debug_print_shows_a_token_a_key_or_a_session() {
+    let key = Signer::with_secret(APP, "", "ganz-geheim-und-lang-genug-fuer-alles");
+    let mut settings = Settings::defaults();
+    settings.auth.keys = vec![key.settings.clone()];
+    let keyring = Keyring::load(&settings.auth).unwrap();
+    let (good, bad) = (key.token(json!({})), format!("{}x", key.token(json!({}))));
+    let session = SessionId::generate();
+    let text = json!({
+        "method": "channel.join", "session": session.as_str(), "data": join(&good),
+    });
+    let text = text.to_string().into();
+    let (envelope, reply_to) = Envelope::parse(&text).unwrap();
+    let Request::Join(request) = envelope.request().unwrap() else {
+        panic!("it is a join");
+    };
+    let token = request.token.clone().unwrap();
+    let forged = Token::new(&bad);
+    let error = keyring.authorize(
+        JoinRequest {
+            token: None,
+            ..request.clone()
+        },
+        forged.as_ref(),
+    );
+    let prints = [
+        format!("{settings:?} {settings:#?}"),
+        format!("{keyring:?} {token:?} {forged:?}"),
+        format!("{request:?} {reply_to:?} {:?}", envelope.request()),
+        format!("{:?}", keyring.verify(APP, &token)),
+        format!("{:?}", keyring.authorize(request, None)),
+        format!("{error:?} {}", error.as_ref().unwrap_err()),
+    ];
+    for print in prints {
+        assert!(!print.contains("geheim"), "{print}");
+        assert!(!print.contains(&session.as_str()[8..]), "{print}");
+        for part in good.split('.') {
+            assert!(!print.contains(part), "{print}");
+        }
+    }
 }

@@ -8,6 +8,8 @@
 
 use std::borrow::Cow;
 
+use actix_http::ws::Codec;
+
 use crate::{ending::Ending, protocol::frame::MAX_CONTROL_PAYLOAD};
 
 /// The most fragments of one message. Empty ones cost the sender nothing, and would go on for
@@ -42,6 +44,12 @@ pub struct Gate {
     max_message_bytes: usize,
     /// Bytes and fragments so far of the message whose last fragment has not come.
     unfinished: Option<(usize, u32)>,
+}
+
+/// The codec behind a gate of this size. Its own limit is never reached: it counts control frames
+/// too, which are no messages, and may be longer than a message where that may have but a few bytes.
+pub fn codec(max_message_bytes: usize) -> Codec {
+    Codec::new().max_size(max_message_bytes.max(MAX_CONTROL_PAYLOAD))
 }
 
 struct Header {
@@ -219,7 +227,6 @@ fn check_close(masked: &[u8], mask: [u8; 4]) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::ws::Codec;
     use bytes::BytesMut;
     use proptest::prelude::*;
     use tokio_util::codec::Decoder as _;
@@ -361,9 +368,10 @@ mod tests {
                 0..12,
             ),
             garbage in prop::collection::vec(any::<u8>(), 0..20),
+            limit in 1..LIMIT,
         ) {
-            let mut gate = Gate::new(LIMIT);
-            let mut codec = Codec::new().max_size(LIMIT);
+            let mut gate = Gate::new(limit);
+            let mut codec = codec(limit);
             let stream = [input.concat(), garbage].concat();
             let mut rest = &stream[..];
             while let Ok(Some(len)) = gate.admit(rest) {

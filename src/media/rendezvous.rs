@@ -74,6 +74,17 @@ mod tests {
                 "one", "three"
             ]
         );
+        let weighted: Vec<(String, u32)> = [("one", 1), ("two", 2), ("three", 5), ("four", 10)]
+            .map(|(name, weight)| (name.to_owned(), weight))
+            .into();
+        let choices: Vec<_> = (0..12).map(|n| choice(&weighted, n).unwrap()).collect();
+        assert_eq!(
+            choices,
+            [
+                "four", "four", "four", "four", "three", "three", "four", "three", "four", "four",
+                "three", "four"
+            ]
+        );
         assert_eq!(choice(&[], 0), None);
     }
 
@@ -131,6 +142,24 @@ mod tests {
             for n in 0..2_000 {
                 let (before, after) = (choice(&all, n), choice(&without, n));
                 prop_assert!(before == after || before == Some(gone.as_str()));
+            }
+        }
+
+        #[test]
+        fn a_server_that_gains_weight_only_draws_rooms_to_itself(
+            weights in prop::collection::vec(1_u32..5, 2..6),
+            more in 1_u32..5,
+        ) {
+            let before: Vec<_> = weights
+                .iter()
+                .enumerate()
+                .map(|(n, weight)| (format!("server {n}"), *weight))
+                .collect();
+            let mut after = before.clone();
+            after[0].1 += more;
+            for n in 0..2_000 {
+                let (old, new) = (choice(&before, n), choice(&after, n));
+                prop_assert!(old == new || new == Some("server 0"));
             }
         }
     }

@@ -9,8 +9,8 @@
 use std::{borrow::Cow, fmt, io};
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    Deserialize, Deserializer as _,
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use thiserror::Error;
@@ -82,8 +82,8 @@ impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
             values: [None; N],
             duplicate: [false; N],
         };
-        while let Some(name) = map.next_key_seed(KeySeed(self.0))? {
-            match name {
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            match place(key, self.0) {
                 Some(at) => {
                     members.duplicate[at] |= members.values[at].is_some();
                     members.values[at] = Some(map.next_value()?);
@@ -97,27 +97,17 @@ impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
     }
 }
 
-/// Finds a key among the names, as bytes, so that a key with a lone surrogate is merely unknown.
-struct KeySeed<'n, const N: usize>(&'n [&'static str; N]);
-
-impl<'de, const N: usize> DeserializeSeed<'de> for KeySeed<'_, N> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl<const N: usize> Visitor<'_> for KeySeed<'_, N> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|name| name.as_bytes() == key))
-    }
+/// Which of the names a key is. It is taken as raw text, so that a key with a lone surrogate is
+/// merely unknown; not as bytes, since then a control character in it would pass for JSON.
+fn place(key: &RawValue, names: &[&str]) -> Option<usize> {
+    let text = key.get();
+    let plain = text.strip_prefix('"')?.strip_suffix('"')?;
+    let key = if plain.contains('\\') {
+        string(key)?
+    } else {
+        Cow::Borrowed(plain)
+    };
+    names.iter().position(|name| *name == key)
 }
 
 /// One object's members by name, typed on demand; every complaint names the member by its path.
@@ -287,7 +277,21 @@ mod tests {
     #[test]
     fn other_json_and_no_json_are_no_object() {
         for text in [
-            "", "[]", "1", "null", "\"a\"", "{", "{}x", "{\"a\":}", "{'a':1}",
+            "",
+            "[]",
+            "1",
+            "null",
+            "\"a\"",
+            "{",
+            "{}x",
+            "{\"a\":}",
+            "{'a':1}",
+            "{a:1}",
+            "{1:1}",
+            "{null:1}",
+            "{\"a\u{1}\":1}",
+            "{\"z\n\":1}",
+            "{\"z\":\"\t\"}",
         ] {
             assert!(read(text).is_err(), "{text}");
         }

@@ -1,0 +1,191 @@
+//! What the members have seen, counted.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fmt::Display,
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+
+use super::{ledger::Fault, say};
+
+/// So many faults are told in full.
+const TOLD: u64 = 40;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(Cell<u64>);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.set(self.0.get() + n);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// How often what came.
+#[derive(Debug)]
+pub(crate) struct Tally<K>(RefCell<BTreeMap<K, u64>>);
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<K: Ord + Display> Tally<K> {
+    pub(crate) fn add(&self, what: K) {
+        *self.0.borrow_mut().entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn get(&self, what: &K) -> u64 {
+        self.0.borrow().get(what).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let all = self.0.borrow();
+        let each: Vec<_> = all.iter().map(|(what, n)| format!("{what} {n}")).collect();
+        each.join(", ")
+    }
+}
+
+/// How long things took, in microseconds.
+#[derive(Debug)]
+pub(crate) struct Times(RefCell<Histogram<u64>>);
+
+impl Default for Times {
+    fn default() -> Self {
+        // Up to an hour; longer ones count as an hour.
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        Self(RefCell::new(histogram.expect("these bounds are in order")))
+    }
+}
+
+impl Times {
+    pub(crate) fn add(&self, time: Duration) {
+        self.0
+            .borrow_mut()
+            .saturating_record(time.as_micros() as u64);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.borrow().len()
+    }
+
+    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_micros(self.0.borrow().value_at_quantile(quantile))
+    }
+
+    pub(crate) fn worst(&self) -> Duration {
+        Duration::from_micros(self.0.borrow().max())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let [p50, p99, worst] = [self.quantile(0.5), self.quantile(0.99), self.worst()];
+        let millis = |time: Duration| time.as_secs_f64() * 1e3;
+        format!(
+            "p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms of {}",
+            millis(p50),
+            millis(p99),
+            millis(worst),
+            self.count()
+        )
+    }
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) connections: Counter,
+    /// Upgrades that did not come about.
+    pub(crate) refused_connections: Counter,
+    /// Sessions that began.
+    pub(crate) joins: Counter,
+    /// Joins that named a session to go on with, and what became of them.
+    pub(crate) resumes_asked: Counter,
+    pub(crate) resumed: Counter,
+    /// Its window was over; more was missed than is kept.
+    pub(crate) too_late: Counter,
+    pub(crate) overrun: Counter,
+    pub(crate) delivered: Counter,
+    /// Of those: missed at first.
+    pub(crate) replayed: Counter,
+    /// What members did.
+    pub(crate) acts: Tally<&'static str>,
+    /// Answers, by their `err`.
+    pub(crate) answers: Tally<u16>,
+    /// Error events, by their type.
+    pub(crate) errors: Tally<String>,
+    /// Close frames of the server, by their code.
+    pub(crate) closes: Tally<u16>,
+    /// Connections that ended without one, or with one of 4002.
+    pub(crate) cut: Counter,
+    /// Those for which the member had given no reason.
+    unprovoked: Counter,
+    /// What became of those who never joined.
+    pub(crate) strays: Tally<&'static str>,
+    /// From a broadcast to its receipt by somebody who reads all the time.
+    pub(crate) delay: Times,
+    /// How much later than an interval after the last one a ping came, and how much earlier.
+    pub(crate) late_pings: Times,
+    pub(crate) early_pings: Times,
+    /// How late this process is itself: what is between two of its turns.
+    pub(crate) stalls: Times,
+    pub(crate) losses: Counter,
+    pub(crate) disorder: Counter,
+    /// Events that were wrong in some other way.
+    pub(crate) wrong_events: Counter,
+    /// All else that must not happen.
+    pub(crate) misbehaved: Counter,
+}
+
+impl Figures {
+    /// Something is wrong with the events of a room.
+    pub(crate) fn fault(&self, fault: &Fault, channel: &str, endpoint: &str) {
+        match fault {
+            Fault::Lost(_) => &self.losses,
+            Fault::Disorder(_) => &self.disorder,
+            Fault::Foreign(_) | Fault::Senseless(..) | Fault::NoEnd => &self.wrong_events,
+        }
+        .add(1);
+        self.tell(&format!("FAULT {endpoint} in {channel}: {fault:?}"));
+    }
+
+    /// Something else has happened that must not.
+    pub(crate) fn misbehaved(&self, who: &str, what: &str) {
+        self.misbehaved.add(1);
+        self.tell(&format!("FAULT {who}: {what}"));
+    }
+
+    /// A connection has ended, and its member has given no reason for that. It can happen where the
+    /// machine is so busy that this process does not come to read for seconds.
+    pub(crate) fn unprovoked(&self, text: &str) {
+        self.unprovoked.add(1);
+        if self.unprovoked.get() <= TOLD {
+            say(text);
+        }
+    }
+
+    /// How many did.
+    pub(crate) fn unprovoked_ends(&self) -> u64 {
+        self.unprovoked.get()
+    }
+
+    fn tell(&self, text: &str) {
+        match self.faults() {
+            ..=TOLD => say(text),
+            n if n == TOLD + 1 => say("… and more faults"),
+            _ => {}
+        }
+    }
+
+    /// How much was wrong.
+    pub(crate) fn faults(&self) -> u64 {
+        self.losses.get() + self.disorder.get() + self.wrong_events.get() + self.misbehaved.get()
+    }
+}

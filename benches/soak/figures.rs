@@ -4,12 +4,9 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fmt::Display,
-    time::Duration,
 };
 
-use hdrhistogram::Histogram;
-
-use super::{ledger::Fault, say};
+use super::{ledger::Fault, say, wire::times::Times};
 
 /// So many faults are told in full.
 const TOLD: u64 = 40;
@@ -51,50 +48,6 @@ impl<K: Ord + Display> Tally<K> {
         let all = self.0.borrow();
         let each: Vec<_> = all.iter().map(|(what, n)| format!("{what} {n}")).collect();
         each.join(", ")
-    }
-}
-
-/// How long things took, in microseconds.
-#[derive(Debug)]
-pub(crate) struct Times(RefCell<Histogram<u64>>);
-
-impl Default for Times {
-    fn default() -> Self {
-        // Up to an hour; longer ones count as an hour.
-        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
-        Self(RefCell::new(histogram.expect("these bounds are in order")))
-    }
-}
-
-impl Times {
-    pub(crate) fn add(&self, time: Duration) {
-        self.0
-            .borrow_mut()
-            .saturating_record(time.as_micros() as u64);
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.0.borrow().len()
-    }
-
-    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
-        Duration::from_micros(self.0.borrow().value_at_quantile(quantile))
-    }
-
-    pub(crate) fn worst(&self) -> Duration {
-        Duration::from_micros(self.0.borrow().max())
-    }
-
-    pub(crate) fn text(&self) -> String {
-        let [p50, p99, worst] = [self.quantile(0.5), self.quantile(0.99), self.worst()];
-        let millis = |time: Duration| time.as_secs_f64() * 1e3;
-        format!(
-            "p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms of {}",
-            millis(p50),
-            millis(p99),
-            millis(worst),
-            self.count()
-        )
     }
 }
 
@@ -162,8 +115,8 @@ impl Figures {
         self.tell(&format!("FAULT {who}: {what}"));
     }
 
-    /// A connection has ended, and its member has given no reason for that. It can happen where the
-    /// machine is so busy that this process does not come to read for seconds.
+    /// A connection has ended or did not come about, and its member has given no reason for that. It
+    /// can happen where the machine is so busy that one of us does not come to its turn for seconds.
     pub(crate) fn unprovoked(&self, text: &str) {
         self.unprovoked.add(1);
         if self.unprovoked.get() <= TOLD {

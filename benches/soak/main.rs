@@ -74,7 +74,7 @@ async fn soak(flags: &Flags) -> Result<bool, Box<dyn Error>> {
     if files < flags.members as u64 * 2 {
         return Err(format!("{files} open files are too few for so many members").into());
     }
-    let server = Server::start("info", &world::settings(flags))?;
+    let mut server = Server::start("info", &world::settings(flags))?;
     let seed = flags.seed();
     say(&format!(
         "seed {seed}: {} members, {} rounds in {} minutes, {} workers",
@@ -90,7 +90,7 @@ async fn soak(flags: &Flags) -> Result<bool, Box<dyn Error>> {
     let (begun, rounds) = (Instant::now(), flags.rounds());
     let each = Duration::from_secs_f64(flags.minutes * 60.0 / f64::from(rounds));
     for n in 1..=rounds {
-        round::live(&world, &server, n, begun + each * n).await?;
+        round::live(&world, &mut server, n, begun + each * n).await?;
         let remains = Remains::when_all_are_gone(&server, &at_first).await?;
         say(&format!("after round {n}: {remains}"));
         verdict.rounds.push(remains);

@@ -93,8 +93,9 @@ impl Member {
     }
 
     fn no_connection(&self, error: &io::Error) {
-        self.world.figures.refused_connections.add(1);
-        self.misbehaved(&format!("no connection: {error}"));
+        let figures = &self.world.figures;
+        figures.refused_connections.add(1);
+        figures.unprovoked(&format!("{}: no connection: {error}", self.ears.endpoint));
     }
 
     /// Its connection, which is its no more: to end it in some way. From now on it is lost.

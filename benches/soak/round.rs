@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Lives a round until then; `n` is its number.
 pub(crate) async fn live(
     world: &Rc<World>,
-    server: &Server,
+    server: &mut Server,
     n: u32,
     until: Instant,
 ) -> Result<(), Box<dyn Error>> {
@@ -70,6 +70,9 @@ pub(crate) async fn live(
     }
     let patience = tokio::time::Instant::from_std(until) + PATIENCE;
     while world.ready.get() < world.members {
+        if !server.is_running()? {
+            return Err(format!("the server has ended: {:?}", server.log().kept).into());
+        }
         if tokio::time::Instant::now() > patience {
             return Err(format!("only {} are there at the end", world.ready.get()).into());
         }

@@ -17,4 +17,5 @@ pub mod open_files;
 pub mod random;
 pub mod scrape;
 pub mod server;
+pub mod times;
 pub mod usage;

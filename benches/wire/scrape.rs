@@ -56,13 +56,6 @@ impl Figures {
         self.0.get(&format!("meeting_server_{series}")).copied()
     }
 
-    /// The sum over all labels of a family.
-    pub fn sum(&self, family: &str) -> f64 {
-        let prefix = format!("meeting_server_{family}{{");
-        let of_it = self.0.iter().filter(|(name, _)| name.starts_with(&prefix));
-        of_it.map(|(_, value)| value).sum()
-    }
-
     /// All series of a family, by their labels.
     pub fn of(&self, family: &str) -> Vec<(&str, f64)> {
         let prefix = format!("meeting_server_{family}{{");

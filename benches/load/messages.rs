@@ -57,16 +57,13 @@ impl Stage {
     }
 }
 
-/// Settings under which nobody is limited, and there is one thread for the one core.
+/// The defaults, but that nobody is limited, or soon put out, and there is one thread for one core.
 fn settings() -> Vec<(&'static str, String)> {
     let set = |key, value: &str| (key, value.to_owned());
     vec![
         set("SERVER__WORKERS", "1"),
         set("SESSION__RATE_LIMIT", "0"),
-        set("SESSION__SEND_QUEUE", "100000"),
-        set("SESSION__SEND_QUEUE_BYTES", "1000000000"),
-        set("ROOMS__RESUME_EVENTS", "100001"),
-        set("ROOMS__RESUME_WINDOW", "10s"),
+        set("SESSION__SEND_QUEUE", "1000"),
     ]
 }
 

@@ -18,7 +18,7 @@ use super::{
         message::{Join, Joined, request},
         random::Random,
     },
-    world::{RESUME_EVENTS, RESUME_WINDOW, World},
+    world::{CLOCK, RESUME_EVENTS, RESUME_WINDOW, World},
 };
 
 /// How long an answer may take. Long, since machines are busy.
@@ -278,7 +278,7 @@ impl Member {
         let away = self.lost_since.map(|since| since.elapsed());
         // The numbers that it may have missed, if it still is the same room.
         let missed = joined.last_event.saturating_sub(self.known());
-        if away.is_some_and(|away| away >= RESUME_WINDOW) {
+        if away.is_some_and(|away| away + CLOCK >= RESUME_WINDOW) {
             figures.too_late.add(1);
         } else if missed > RESUME_EVENTS {
             figures.overrun.add(1);

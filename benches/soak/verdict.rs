@@ -47,7 +47,8 @@ impl Remains {
         if objects.is_empty() {
             return Err(io::Error::other("no census in the server's figures"));
         }
-        alive.extend(objects.into_iter().map(|(kind, n)| (kind.to_owned(), n)));
+        let kind = |label: &str| label.trim_start_matches("kind=").replace('"', "");
+        alive.extend(objects.into_iter().map(|(label, n)| (kind(label), n)));
         for gauge in [
             "sessions",
             "sessions_detached",

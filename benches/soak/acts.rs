@@ -83,10 +83,20 @@ impl Member {
             };
             if let Err(lost) = done {
                 self.lost(lost);
+                self.go_home();
             }
         }
         while !self.is_connected() {
             self.come_back().await;
+        }
+    }
+
+    /// Where it was lost while it visited a room in which nobody watches, it does not go on there.
+    fn go_home(&mut self) {
+        if self.ears.room.is_none() {
+            self.session_is_over(How::Cut);
+            let room = self.world.any_room(&mut self.random);
+            self.wants(&room);
         }
     }
 
@@ -292,6 +302,7 @@ impl Member {
 
     /// Comes over a bad network.
     async fn be_narrow(&mut self) -> bool {
+        self.neglect();
         let mut route = self.world.route();
         route.narrow = true;
         let connection = self.connect(route).await;

@@ -47,6 +47,8 @@ pub(crate) struct Member {
     cseq: u64,
     /// The number of its last request in this session that was answered otherwise than 429.
     answered: u64,
+    /// When it last heard something.
+    heard_at: Instant,
     /// When it stopped to be what the server expects of one who is there.
     lost_since: Option<Instant>,
     /// Whether it is its own doing if the connection ends.
@@ -64,6 +66,7 @@ impl Member {
             connection: None,
             cseq: 0,
             answered: 0,
+            heard_at: Instant::now(),
             lost_since: None,
             provokes: false,
         }
@@ -100,6 +103,7 @@ impl Member {
 
     /// Its connection, which is its no more: to end it in some way. From now on it is lost.
     pub(crate) fn take_connection(&mut self) -> Option<Connection> {
+        self.ears.deafen();
         self.lost_since.get_or_insert_with(Instant::now);
         self.connection.take()
     }
@@ -125,7 +129,8 @@ impl Member {
     pub(crate) fn lost(&mut self, lost: Lost) {
         let provoked = std::mem::take(&mut self.provokes);
         self.connection = None;
-        self.lost_since.get_or_insert_with(Instant::now);
+        // It may have been lost, and not noticed that, since then.
+        self.lost_since.get_or_insert(self.heard_at);
         let figures = &self.world.figures;
         match lost {
             Lost::Cut => figures.cut.add(1),
@@ -133,8 +138,10 @@ impl Member {
         }
         if !provoked {
             figures.unprovoked(&format!(
-                "{} in {} is lost for no reason: {lost:?}",
-                self.ears.endpoint, self.channel
+                "{} in {} is lost for no reason: {lost:?}, {:?} after it last heard something",
+                self.ears.endpoint,
+                self.channel,
+                self.heard_at.elapsed()
             ));
         }
         match lost {
@@ -164,16 +171,21 @@ impl Member {
 
     /// Goes on with its session where it has one that can be gone on with, or else joins anew.
     pub(crate) async fn come_back(&mut self) {
+        // Meanwhile it does not read from the one that it may have.
+        self.neglect();
         let connection = self.connect(self.world.route()).await;
         self.come_back_over(connection).await;
     }
 
     /// The same over this connection. Its old one, if it has one still, is nobody's any more.
     pub(crate) async fn come_back_over(&mut self, connection: Connection) {
+        self.ears.deafen();
         let old = self.connection.replace(connection);
         if let Some(old) = old {
             self.world.bury(old);
         }
+        self.provokes = false;
+        self.heard_at = Instant::now();
         let session = if self.numbered {
             self.ears.session.clone()
         } else {
@@ -393,7 +405,11 @@ impl Member {
             let Some(connection) = &mut self.connection else {
                 return pending().await;
             };
-            let heard = match connection.receive().await {
+            let received = connection.receive().await;
+            if matches!(received, Received::Text(_) | Received::Ping) {
+                self.heard_at = Instant::now();
+            }
+            let heard = match received {
                 Received::Text(text) => self.ears.message(text, &self.world),
                 Received::Ping => {
                     self.ears.ping(&self.world);

@@ -23,10 +23,10 @@ pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long it hears nothing before it takes a client for lost.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long it waits for one to come back.
-pub(crate) const RESUME_WINDOW: Duration = Duration::from_secs(5);
+pub(crate) const RESUME_WINDOW: Duration = Duration::from_secs(8);
 /// How long for one that takes no byte, or that does not join.
 pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much shorter that may be: the server reckons by a clock that ticks so often, and where a turn
 /// of a worker is long, three ticks may pass as one.
 pub(crate) const CLOCK: Duration = Duration::from_millis(3 * 250);

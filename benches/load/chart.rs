@@ -16,7 +16,7 @@ const PANEL_HEIGHT: f64 = 300.0;
 const GAP: f64 = 36.0;
 const LEFT: f64 = 74.0;
 const TOP: f64 = 112.0;
-const BOTTOM: f64 = 96.0;
+const BOTTOM: f64 = 64.0;
 const RIGHT: f64 = 28.0;
 
 /// How late deliveries were at each load of one workload.
@@ -179,18 +179,10 @@ fn panel(svg: &mut Svg, curve: &Curve, x: Axis, y: Axis, is_first: bool) {
         svg.put(format_args!(
             r##"<rect x="{from:.1}" y="{TOP}" width="{width:.1}" height="{PANEL_HEIGHT}" fill="#9ca3af" fill-opacity="0.16"/>"##
         ));
-        let at = (from + 6.0).min(x.end - 4.0);
-        let turned = format!(
-            r##"fill="#6b7280" font-size="11" transform="rotate(90 {at:.1} {})""##,
-            TOP + 8.0
-        );
-        svg.text(
-            at,
-            TOP + 8.0,
-            "start",
-            &turned,
-            &format!("full: {} delivered", short(full.delivered)),
-        );
+        let text = format!("full: {} delivered", short(full.delivered));
+        let attributes = r##"fill="#6b7280" font-size="11""##;
+        let below = TOP + PANEL_HEIGHT - 9.0;
+        svg.text(x.end - 8.0, below, "end", attributes, &text);
     }
     // The slowest on top of the others, where they meet.
     for (n, (_, _, colour)) in LINES.iter().enumerate() {
@@ -260,7 +252,7 @@ fn short(value: f64) -> String {
     match value {
         ..999.0 => format!("{value:.0}"),
         999.0..999_500.0 => format!("{:.0}k", value / 1e3),
-        _ => format!("{:.1}M", value / 1e6),
+        _ => format!("{}M", value / 1e6),
     }
 }
 

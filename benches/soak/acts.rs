@@ -241,7 +241,7 @@ impl Member {
         }
         let end = self.hear_the_end().await;
         if end != Lost::Closed(1000) {
-            self.misbehaved(&format!("its close frame is answered by {end:?}"));
+            self.doubtful(&format!("its close frame is answered by {end:?}"));
         }
         self.lost(end);
         let room = self.world.any_room(&mut self.random);
@@ -384,7 +384,7 @@ impl Member {
         }
         let end = self.hear_the_end().await;
         if end != Lost::Closed(4001) {
-            self.misbehaved(&format!("its place is taken, and it hears {end:?}"));
+            self.doubtful(&format!("its place is taken, and it hears {end:?}"));
         }
         self.lost(end);
         self.random.next();
@@ -436,7 +436,7 @@ impl Member {
         };
         let end = self.hear_the_end().await;
         if end != Lost::Closed(code) {
-            self.misbehaved(&format!("{code} was due, it is closed by {end:?}"));
+            self.doubtful(&format!("{code} was due, it is closed by {end:?}"));
         }
         Err(end)
     }
@@ -499,7 +499,7 @@ impl Member {
         match self.random.below(4) {
             0 => {
                 if let Err(lost) = self.call("channel.leave", "{}", &[0, 429]).await {
-                    self.misbehaved(&format!("it cannot leave: {lost:?}"));
+                    self.doubtful(&format!("it cannot leave: {lost:?}"));
                 }
             }
             1 => {

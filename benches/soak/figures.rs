@@ -78,8 +78,8 @@ pub(crate) struct Figures {
     pub(crate) closes: Tally<u16>,
     /// Connections that ended without one, or with one of 4002.
     pub(crate) cut: Counter,
-    /// Those for which the member had given no reason.
-    unprovoked: Counter,
+    /// What can happen, but only where somebody was late by seconds.
+    doubtful: Counter,
     /// What became of those who never joined.
     pub(crate) strays: Tally<&'static str>,
     /// From a broadcast to its receipt by somebody who reads all the time.
@@ -115,18 +115,25 @@ impl Figures {
         self.tell(&format!("FAULT {who}: {what}"));
     }
 
-    /// A connection has ended or did not come about, and its member has given no reason for that. It
-    /// can happen where the machine is so busy that one of us does not come to its turn for seconds.
-    pub(crate) fn unprovoked(&self, text: &str) {
-        self.unprovoked.add(1);
-        if self.unprovoked.get() <= TOLD {
-            say(text);
+    /// Something has happened that a server does to clients that are late, and this one meant to be
+    /// in time: it is closed, or not waited for any more. Where the machine is so busy that one of
+    /// us does not come to its turn for seconds, that is as it should be; elsewhere it is not.
+    pub(crate) fn doubtful(&self, who: &str, what: &str) {
+        self.doubtful.add(1);
+        if self.doubtful.get() <= TOLD {
+            say(&format!("DOUBT {who}: {what}"));
         }
     }
 
-    /// How many did.
-    pub(crate) fn unprovoked_ends(&self) -> u64 {
-        self.unprovoked.get()
+    /// How often that was.
+    pub(crate) fn doubts(&self) -> u64 {
+        self.doubtful.get()
+    }
+
+    /// How late anybody was on this side, at worst, in seconds: a turn of this process, or a
+    /// broadcast on its way to one who reads all the time.
+    pub(crate) fn lateness(&self) -> f64 {
+        self.stalls.worst().max(self.delay.worst()).as_secs_f64()
     }
 
     fn tell(&self, text: &str) {

@@ -72,9 +72,18 @@ impl Member {
         }
     }
 
+    fn name(&self) -> String {
+        format!("{} in {}", self.ears.endpoint, self.channel)
+    }
+
+    /// What must not happen has happened.
     pub(crate) fn misbehaved(&self, what: &str) {
-        let who = format!("{} in {}", self.ears.endpoint, self.channel);
-        self.world.figures.misbehaved(&who, what);
+        self.world.figures.misbehaved(&self.name(), what);
+    }
+
+    /// What only lateness excuses has happened.
+    pub(crate) fn doubtful(&self, what: &str) {
+        self.world.figures.doubtful(&self.name(), what);
     }
 
     // ----- its connection -----
@@ -96,9 +105,8 @@ impl Member {
     }
 
     fn no_connection(&self, error: &io::Error) {
-        let figures = &self.world.figures;
-        figures.refused_connections.add(1);
-        figures.unprovoked(&format!("{}: no connection: {error}", self.ears.endpoint));
+        self.world.figures.refused_connections.add(1);
+        self.doubtful(&format!("no connection: {error}"));
     }
 
     /// Its connection, which is its no more: to end it in some way. From now on it is lost.
@@ -137,10 +145,8 @@ impl Member {
             Lost::Closed(code) => figures.closes.add(code),
         }
         if !provoked {
-            figures.unprovoked(&format!(
-                "{} in {} is lost for no reason: {lost:?}, {:?} after it last heard something",
-                self.ears.endpoint,
-                self.channel,
+            self.doubtful(&format!(
+                "it is lost for no reason: {lost:?}, {:?} after it last heard something",
                 self.heard_at.elapsed()
             ));
         }
@@ -295,7 +301,7 @@ impl Member {
         } else if missed > RESUME_EVENTS {
             figures.overrun.add(1);
         } else {
-            self.misbehaved(&format!(
+            self.doubtful(&format!(
                 "it may not go on, after {away:?} and {missed} events"
             ));
         }
@@ -391,7 +397,7 @@ impl Member {
         match timeout(PATIENCE, answered).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.misbehaved(&format!("{method} is not answered in {PATIENCE:?}"));
+                self.doubtful(&format!("{method} is not answered in {PATIENCE:?}"));
                 Err(Lost::Cut)
             }
         }
@@ -457,7 +463,7 @@ impl Member {
         match timeout(PATIENCE, ended).await {
             Ok(lost) => lost,
             Err(_) => {
-                self.misbehaved(&format!("its connection does not end in {PATIENCE:?}"));
+                self.doubtful(&format!("its connection does not end in {PATIENCE:?}"));
                 Lost::Cut
             }
         }

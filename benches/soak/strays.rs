@@ -48,7 +48,7 @@ async fn silent(world: &World, said: &[u8]) {
     let _ = stream.try_write(said);
     match timeout(JOIN_TIMEOUT + PATIENCE, read_to_the_end(&stream)).await {
         Ok(_) => world.figures.strays.add("cut without an upgrade"),
-        Err(_) => misbehaved(world, "one who does not upgrade is not cut"),
+        Err(_) => doubtful(world, "one who does not upgrade is not cut"),
     }
 }
 
@@ -56,7 +56,7 @@ async fn silent(world: &World, said: &[u8]) {
 async fn loiter(world: &World) {
     let route = world.route();
     let Ok(mut connection) = Connection::open(route).await else {
-        return misbehaved(world, "no upgrade for one who does not mean to join");
+        return doubtful(world, "no upgrade for one who does not mean to join");
     };
     let closed = async {
         loop {
@@ -69,8 +69,8 @@ async fn loiter(world: &World) {
     };
     match timeout(JOIN_TIMEOUT + PATIENCE, closed).await {
         Ok(1008) => world.figures.strays.add("closed without a join"),
-        Ok(code) => misbehaved(world, &format!("who does not join is closed with {code}")),
-        Err(_) => misbehaved(world, "one who does not join is not closed"),
+        Ok(code) => doubtful(world, &format!("who does not join is closed with {code}")),
+        Err(_) => doubtful(world, "one who does not join is not closed"),
     }
 }
 
@@ -82,7 +82,7 @@ async fn refused(world: &World, request: &str) {
     let _ = stream.try_write(request.as_bytes());
     match timeout(PATIENCE, read_to_the_end(&stream)).await {
         Ok(answer) if answer.starts_with("HTTP/1.1 4") => world.figures.strays.add("refused"),
-        other => misbehaved(world, &format!("no upgrade was asked for: {other:?}")),
+        other => doubtful(world, &format!("no upgrade was asked for: {other:?}")),
     }
 }
 
@@ -104,7 +104,7 @@ async fn leave_at_once(world: &World, random: &mut Random) {
 async fn connect(world: &World) -> Option<TcpStream> {
     let connected = world.route().connect().await;
     if let Err(error) = &connected {
-        misbehaved(world, &format!("no connection: {error}"));
+        doubtful(world, &format!("no connection: {error}"));
     }
     connected.ok()
 }
@@ -126,6 +126,6 @@ async fn read_to_the_end(stream: &TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-fn misbehaved(world: &World, what: &str) {
-    world.figures.misbehaved("a stray", what);
+fn doubtful(world: &World, what: &str) {
+    world.figures.doubtful("a stray", what);
 }

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::{
     ears::SENT_AT,
@@ -11,6 +11,9 @@ use super::{
     wire::{connection::Connection, frame},
     world::{CAFES, IDLE_TIMEOUT, RESUME_WINDOW},
 };
+
+/// How long all the others may take to be there and hear it too.
+const WAIT_FOR_THE_LAST_WORD: Duration = Duration::from_secs(150);
 
 /// One thing that a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -478,19 +481,29 @@ impl Member {
             .is_some_and(|(word, joined)| word < joined)
     }
 
-    /// Waits for the last word and goes, in one way or another.
-    pub(crate) async fn part(mut self) {
-        loop {
-            while !self.is_connected() {
-                self.come_back().await;
+    /// Waits for the last word, and longer than for that where it cannot come.
+    async fn hear_the_last_word(&mut self) {
+        let heard = async {
+            loop {
+                while !self.is_connected() {
+                    self.come_back().await;
+                }
+                if self.ears.heard_the_last_word || self.came_after_the_last_word() {
+                    return;
+                }
+                if let Err(lost) = self.hear().await {
+                    self.lost(lost);
+                }
             }
-            if self.ears.heard_the_last_word || self.came_after_the_last_word() {
-                break;
-            }
-            if let Err(lost) = self.hear().await {
-                self.lost(lost);
-            }
+        };
+        if timeout(WAIT_FOR_THE_LAST_WORD, heard).await.is_err() {
+            self.doubtful("it has not heard the last word");
         }
+    }
+
+    /// Hears the last word and goes, in one way or another.
+    pub(crate) async fn part(mut self) {
+        self.hear_the_last_word().await;
         self.provokes = true;
         let room = self.ears.room.take();
         if let Some((room, life)) = room.zip(self.ears.life.take()) {

@@ -124,6 +124,7 @@ impl Ears {
             return Err(format!("an event before the answer to a join: {text}"));
         }
         world.figures.delivered.add(1);
+        self.heard_the_last_word |= data.contains(LAST_WORD);
         if let Some(room) = self.room.clone()
             && let Err(fault) = self.event(&message, event, &room)
         {
@@ -146,7 +147,6 @@ impl Ears {
         let number = message.cseq;
         match &mut self.life {
             Some(life) => {
-                self.heard_the_last_word |= message.data.get().contains(LAST_WORD);
                 life.take(number, digest(event, message.data))?;
                 life.check(ledger)
             }

@@ -87,13 +87,14 @@ impl Observer {
         }
     }
 
-    /// It was lost, which it has given no reason for; it must be let go on.
+    /// It was lost, which it has given no reason for. Where it is not waited for any more, it has
+    /// missed what happened since, and nobody in its room can be judged until the next round.
     async fn go_on(&mut self) {
-        let resumed = self.member.world.figures.resumed.get();
         self.member.come_back().await;
-        if self.member.world.figures.resumed.get() == resumed {
+        if self.member.ears.life.take().is_some() {
+            self.room.abandon();
             self.member
-                .misbehaved("the observer was lost and may not go on: nothing here can be judged");
+                .doubtful("nobody sees any more what happens in this room");
         }
     }
 }

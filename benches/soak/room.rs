@@ -60,6 +60,12 @@ impl Room {
         self.last_word.take();
     }
 
+    /// Nobody watches any more until the next round.
+    pub(crate) fn abandon(&self) {
+        self.ledger.take();
+        self.over.take();
+    }
+
     /// A session is over; it is judged as soon as all is known.
     pub(crate) fn is_over(&self, endpoint: &str, life: Life, how: How) {
         self.over.borrow_mut().push(Over {
@@ -72,7 +78,10 @@ impl Room {
     /// Judges those of whom all is known, and forgets what nobody needs any more.
     pub(crate) fn settle(&self, figures: &Figures) {
         let mut ledger = self.ledger.borrow_mut();
-        let Some(ledger) = &mut *ledger else { return };
+        let Some(ledger) = &mut *ledger else {
+            // What they were told cannot be held against anything.
+            return self.over.borrow_mut().clear();
+        };
         self.over.borrow_mut().retain_mut(|over| {
             let ending = match (over.how, self.last_word.get()) {
                 (How::Left, _) => Ending::Told,

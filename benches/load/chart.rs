@@ -170,16 +170,15 @@ fn panel(svg: &mut Svg, curve: &Curve, x: Axis, y: Axis, is_first: bool) {
         explanation,
     );
     grid(svg, x, y, is_first);
-    if let Some(full) = curve
-        .points
-        .iter()
-        .find(|point| point.delivered < point.offered * super::FULL)
-    {
-        let (from, width) = (x.at(full.delivered), x.end - x.at(full.delivered));
+    let is_full = |point: &Point| point.delivered < point.offered * super::FULL;
+    if curve.points.iter().any(is_full) {
+        let delivered = curve.points.iter().map(|point| point.delivered);
+        let most = delivered.fold(0.0, f64::max);
+        let (from, width) = (x.at(most), x.end - x.at(most));
         svg.put(format_args!(
             r##"<rect x="{from:.1}" y="{TOP}" width="{width:.1}" height="{PANEL_HEIGHT}" fill="#9ca3af" fill-opacity="0.16"/>"##
         ));
-        let text = format!("full: {} delivered", short(full.delivered));
+        let text = format!("full: {} delivered", short(most));
         let attributes = r##"fill="#6b7280" font-size="11""##;
         let below = TOP + PANEL_HEIGHT - 9.0;
         svg.text(x.end - 8.0, below, "end", attributes, &text);

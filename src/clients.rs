@@ -150,6 +150,13 @@ impl Clients {
         self.shared.now.get()
     }
 
+    /// The thread's time at this moment, which is now, to the millisecond. Who is waited for is not
+    /// given up a tick too early.
+    pub fn time_at(&self, at: Instant) -> Millis {
+        let since = at.saturating_duration_since(self.last_tick.get());
+        millis(self.awake.get() + self.counted(since))
+    }
+
     /// Takes a client in.
     pub fn insert(&self, client: Client) -> Rc<Client> {
         let client = Rc::new(client);
@@ -305,9 +312,14 @@ impl Clients {
     fn time_awake(&self) -> Millis {
         let now = Instant::now();
         let since = now.duration_since(self.last_tick.replace(now));
-        let awake = self.awake.get() + since.min(self.tick_interval() * 3);
+        let awake = self.awake.get() + self.counted(since);
         self.awake.set(awake);
-        Millis::try_from(awake.as_millis()).unwrap_or(Millis::MAX)
+        millis(awake)
+    }
+
+    /// So much of the time since the last tick counts.
+    fn counted(&self, since: Duration) -> Duration {
+        since.min(self.tick_interval() * 3)
     }
 
     /// How often deadlines are looked up: often enough to keep the shortest of them within some

@@ -170,10 +170,9 @@ impl RoomActor {
         let mut outputs = std::mem::take(&mut self.outputs);
         clients::with(|clients| {
             let shared = clients.shared();
-            let moment = Moment {
-                now: clients.now(),
-                at: Instant::now(),
-            };
+            let at = Instant::now();
+            let now = clients.time_at(at);
+            let moment = Moment { now, at };
             let before = Size::of(&self.state);
             self.state.apply(command, moment, &mut outputs);
             Size::of(&self.state).count_since(&before, &shared.stats);

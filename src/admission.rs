@@ -93,6 +93,12 @@ impl Admission {
         }
     }
 
+    /// Whether an upgrade of this connection would be refused for want of places, as it looks now.
+    pub fn is_too_many(&self, counted: &Counted) -> bool {
+        let of_address = counted.address.as_ref().is_some_and(|a| self.is_over(a));
+        of_address || self.counts.connections.load(Ordering::Relaxed) > self.max_connections
+    }
+
     fn is_over(&self, counted: &CountedAddress) -> bool {
         let by_address = counted.counts.by_address();
         let count = by_address.get(&counted.address).copied().unwrap_or(0);

@@ -463,12 +463,6 @@ impl Client {
         self.ending.get()
     }
 
-    /// The close frame has gone: the client has `grace` to close its side.
-    pub fn close_sent(&self, grace: Millis, shared: &Shared) {
-        self.close_by
-            .set(self.close_by.get().min(shared.now.get() + grace));
-    }
-
     /// Reads too slowly for what it is sent: what waits is dropped.
     fn put_out(&self, shared: &Shared) {
         self.outbox.borrow_mut().drop_waiting();
@@ -479,14 +473,20 @@ impl Client {
     }
 
     /// What is due at this time, asked again and again by the thread's ticker.
-    pub fn due(&self, deadlines: &Deadlines, now: Millis) -> Option<Due> {
+    pub fn due(&self, deadlines: &Deadlines, now: Millis, shared: &Shared) -> Option<Due> {
         if self.phase.get() != Phase::Open {
             return (now >= self.close_by.get()).then_some(Due::Cut(Ending::SendTimeout));
         }
         if let Some(since) = self.stuck_since.get()
             && now.saturating_sub(since) >= deadlines.send_timeout
         {
-            return Some(Due::Cut(Ending::SendTimeout));
+            // A system calls a socket writable only when a good part of its buffer is free, which
+            // a steady reader may not have brought about in that time. Whether it has taken
+            // anything shows when it is offered more.
+            self.flush(shared);
+            if self.stuck_since.get() == Some(since) {
+                return Some(Due::Cut(Ending::SendTimeout));
+            }
         }
         if now.saturating_sub(self.heard.get()) >= deadlines.idle_timeout {
             return Some(Due::Cut(Ending::Idle));
@@ -551,16 +551,29 @@ impl Client {
 
     /// Offers the socket what waits, until it takes no more.
     pub fn flush(&self, shared: &Shared) {
+        self.flush_part(usize::MAX, shared);
+    }
+
+    /// The same, but that so many bytes are enough for now, or a little more. How many the socket
+    /// has taken.
+    pub fn flush_part(&self, enough: usize, shared: &Shared) -> usize {
         let mut scratch = shared.scratch.borrow_mut();
+        let mut taken = 0;
         while !self.is_flushed() {
+            if taken >= enough {
+                return taken;
+            }
             let oldest = self.outbox.borrow().first_event();
             self.outbox.borrow().gather(&mut scratch);
             match self.socket.send(&scratch) {
                 Ok(written) => {
+                    taken += written;
                     self.outbox.borrow_mut().advance(written);
                     self.tally.written(written);
                     shared.stats.bytes_out.add(written as u64);
-                    if let Some(oldest) = oldest {
+                    if let Some(oldest) = oldest
+                        && written > 0
+                    {
                         shared.stats.delivery_delay.observe(oldest.elapsed());
                     }
                     if self.stuck_since.get().is_some() {
@@ -573,12 +586,16 @@ impl Client {
                         // From now on it is the task that waits for the socket and goes on.
                         self.wake();
                     }
-                    return;
+                    return taken;
                 }
-                Err(_) => return self.lose(Ending::Lost),
+                Err(_) => {
+                    self.lose(Ending::Lost);
+                    return taken;
+                }
             }
         }
         self.stuck_since.set(None);
+        taken
     }
 
     /// Whether the socket is full, so that the connection's task has to wait for it.

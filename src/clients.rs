@@ -39,6 +39,12 @@ use crate::{
 /// up the small rooms beside it.
 const FLUSH_BUDGET: usize = 128;
 
+/// Bytes that are flushed before it does: who is back after a while is sent much at once.
+const FLUSH_BYTES: usize = 1024 * 1024;
+
+/// Bytes that one of them is sent at a time where there are others.
+pub const PART_BYTES: usize = 256 * 1024;
+
 /// Over how long those who are sent away at a shutdown are asked to spread their return.
 const RETURN_SPREAD: Millis = 5_000;
 
@@ -239,14 +245,22 @@ impl Clients {
 
     /// Flushes the clients on the list, up to the budget. `true`: there are more.
     fn flush_some(&self) -> bool {
+        let mut bytes = 0;
         for _ in 0..FLUSH_BUDGET {
+            if bytes >= FLUSH_BYTES {
+                break;
+            }
             let Some(id) = self.dirty.borrow_mut().pop_front() else {
                 return false;
             };
             if let Some(client) = self.table.borrow().get(id) {
                 client.clear_dirty();
                 if !client.is_stuck() && client.phase() != Phase::Lost {
-                    client.flush(&self.shared);
+                    bytes += client.flush_part(PART_BYTES, &self.shared);
+                    let has_more = !client.is_flushed() && !client.is_stuck();
+                    if has_more && client.phase() != Phase::Lost && client.set_dirty() {
+                        self.dirty.borrow_mut().push_back(id);
+                    }
                 }
             }
         }
@@ -290,7 +304,7 @@ impl Clients {
         let now = self.time_awake();
         self.shared.now.set(now);
         for client in self.table.borrow().values() {
-            match client.due(&self.deadlines, now) {
+            match client.due(&self.deadlines, now, &self.shared) {
                 None => {}
                 Some(Due::Ping) => {
                     client.tally().pinged();

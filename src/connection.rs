@@ -36,9 +36,6 @@ use crate::{
     worker::Worker,
 };
 
-/// How long a client may take to close its side once it was sent a close frame.
-const CLOSE_GRACE: Millis = 2_000;
-
 /// Reads of a closing client's last words in one go; then the others have their turn.
 const DISCARDS_A_TURN: usize = 16;
 
@@ -208,7 +205,12 @@ where
         while self.client.is_stuck() && self.client.phase() != Phase::Lost {
             match self.client.socket().poll_write_ready(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(())) => self.client.flush(shared),
+                Poll::Ready(Ok(())) => {
+                    if self.client.flush_part(clients::PART_BYTES, shared) >= clients::PART_BYTES {
+                        // The others have their turn first.
+                        return cx.waker().wake_by_ref();
+                    }
+                }
                 Poll::Ready(Err(_)) => return self.client.lose(Ending::Lost),
             }
         }
@@ -216,10 +218,12 @@ where
 
     /// Sees the close frame off: all that waits is written, then our side is closed, then
     /// whatever the client still says is read and dropped until it closes its own. A socket that
-    /// is dropped with unread input sends a reset, and that destroys the close frame on its way.
+    /// is dropped with unread input sends a reset, and that destroys the close frame on its way. All
+    /// of it has `send_timeout`: a client whose network stands still for a few seconds is to read
+    /// why it was closed, or it would come back as if its connection had been lost.
     fn poll_close(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<End> {
         self.context = None;
-        if !self.client.is_flushed() {
+        if !self.shut_down && !self.client.is_flushed() {
             if !self.client.is_stuck() {
                 self.client.flush(shared);
             }
@@ -233,7 +237,6 @@ where
         }
         if !self.shut_down {
             self.shut_down = true;
-            self.client.close_sent(CLOSE_GRACE, shared);
             if self.client.socket().shut_down().is_err() {
                 return Poll::Ready(End::Over);
             }

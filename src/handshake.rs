@@ -12,9 +12,9 @@ use crate::{
 pub struct Handshake {
     /// Where it comes from, behind all trusted proxies.
     pub client: Option<IpAddr>,
-    /// Every `?channel=` of the URL, mostly none or one. A proxy before several servers chooses by
-    /// it, and nobody here knows by which of two: a join's channel must equal them all.
-    pub channels: Box<[Box<str>]>,
+    /// `?channel=` of the URL, and another that differs from it, mostly neither. A proxy before several
+    /// servers chooses by it, and nobody here knows by which of two: a join's channel must equal all.
+    pub channels: [Option<Box<str>>; 2],
     /// `?device=` of the URL, unchecked: a join that needs it checks it.
     pub device: Option<Box<str>>,
     /// `?token=` of the URL, or else the bearer token of the request's head.

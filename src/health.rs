@@ -78,6 +78,50 @@ pub fn ask(door: Door, timeout: Duration) -> Result<(), HealthError> {
     }
 }
 
+/// A connection that is over at the deadline, also for a server that sends a byte now and then.
+struct Timed {
+    tcp: TcpStream,
+    deadline: Instant,
+}
+
+impl Timed {
+    fn in_time<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| match error.kind() {
+            // What a timeout is called on Unix; "resource unavailable" would tell nobody.
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            _ => error,
+        })
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(Some(left))
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.tcp.set_read_timeout(self.left()?)?;
+        let read = self.tcp.read(into);
+        self.in_time(read)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tcp.set_write_timeout(self.left()?)?;
+        let written = self.tcp.write(bytes);
+        self.in_time(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
 trait Stream: Read + Write {}
 
 impl<S: Read + Write> Stream for S {}
@@ -86,9 +130,7 @@ impl<S: Read + Write> Stream for S {}
 fn status_line(Door { addr, tls }: Door, timeout: Duration) -> io::Result<String> {
     let deadline = Instant::now() + timeout;
     let tcp = TcpStream::connect_timeout(&addr, timeout)?;
-    tcp.set_write_timeout(Some(timeout))?;
-    tcp.set_read_timeout(Some(timeout))?;
-    let clock = tcp.try_clone()?;
+    let tcp = Timed { tcp, deadline };
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
     let mut stream: Box<dyn Stream> = if tls {
         let config = any_certificate::client_config().map_err(io::Error::other)?;
@@ -101,17 +143,7 @@ fn status_line(Door { addr, tls }: Door, timeout: Duration) -> io::Result<String
     let mut line = Vec::new();
     let mut chunk = [0; MAX_STATUS_LINE];
     loop {
-        // A server that sends a byte now and then is held to the deadline too.
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        clock.set_read_timeout(Some(left))?;
         let read = match stream.read(&mut chunk) {
-            // What a read timeout is called on Unix; "resource unavailable" would tell nobody.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // Who closes without TLS's own goodbye has closed all the same.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,

@@ -3,7 +3,11 @@
 //!
 //! actix-http has a deadline of its own for a request's head, but reckons it with a clock that is
 //! up to half a second old, and forgets a deadline that has passed before it was first looked at:
-//! such a connection would be open for ever.
+//! such a connection would be open for ever. And it answers all requests that it has read, also
+//! behind one after which the connection is to be closed, into a buffer without end: so it is shown
+//! one request's head alone.
+
+mod head;
 
 use std::{
     io,
@@ -20,6 +24,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use self::head::Head;
 use crate::{
     admission::Counted,
     socket::{Socket, tls::TlsSocket},
@@ -32,9 +37,11 @@ const BUDGET: usize = 64 * 1024;
 /// client that sends requests and reads no response is cut as well.
 pub struct HttpSocket {
     stream: HttpStream,
-    /// How many more bytes are read before the upgrade. A request's head fits well; requests
-    /// without end, sent by somebody who reads no response, do not.
+    /// How many more bytes are read before the upgrade: a request's head fits well.
     budget: usize,
+    head: Head,
+    /// What has come behind the head: a WebSocket's first frames, or nothing that is answered.
+    behind_head: Vec<u8>,
     accepted: Instant,
     deadline: Pin<Box<Sleep>>,
     counted: Option<Arc<Counted>>,
@@ -69,6 +76,8 @@ impl HttpSocket {
         Ok(Self {
             stream,
             budget: BUDGET,
+            head: Head::default(),
+            behind_head: Vec::new(),
             accepted,
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
             counted,
@@ -88,8 +97,9 @@ impl HttpSocket {
         }
     }
 
-    /// The socket, which has upgraded in time, and how long it took.
-    pub fn into_inner(self) -> (Socket, Duration) {
+    /// The socket, which has upgraded in time, what has come behind the request's head, and how long
+    /// it took.
+    pub fn into_inner(self) -> (Socket, Vec<u8>, Duration) {
         let socket = match self.stream {
             HttpStream::Plain(tcp) => Socket::Plain(tcp),
             HttpStream::Tls(stream) => {
@@ -97,7 +107,7 @@ impl HttpSocket {
                 Socket::Tls(Box::new(TlsSocket::new(tcp, Box::new(tls))))
             }
         };
-        (socket, self.accepted.elapsed())
+        (socket, self.behind_head, self.accepted.elapsed())
     }
 }
 
@@ -108,7 +118,7 @@ impl AsyncRead for HttpSocket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
-        if self.budget == 0 {
+        if self.budget == 0 || self.head.is_over() {
             // Whatever else comes waits in the socket: for the upgrade, or for the deadline.
             return Poll::Pending;
         }
@@ -119,6 +129,10 @@ impl AsyncRead for HttpSocket {
         })?;
         let read = buf.filled().len() - before;
         self.budget = self.budget.saturating_sub(read);
+        let of_head = self.head.take(&buf.filled()[before..]);
+        self.behind_head
+            .extend_from_slice(&buf.filled()[before + of_head..]);
+        buf.set_filled(before + of_head);
         Poll::Ready(Ok(()))
     }
 }

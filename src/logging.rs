@@ -34,6 +34,8 @@ pub fn start(settings: &settings::Log) {
     env_logger::Builder::new()
         .filter_level(settings.level)
         .filter_module(NOT_OUR_ERRORS, LevelFilter::Off)
+        // Whoever looks for open ports makes it warn, once a connection; and it quotes what they say.
+        .filter_module("rustls", LevelFilter::Error.min(settings.level))
         // How they say that they start and stop is their own affair; we say it too.
         .filter_module("actix_server", LevelFilter::Warn.min(settings.level))
         .parse_default_env()

@@ -319,6 +319,10 @@ fn renew(crew: &Crew, settings: &Settings) -> Result<(), SettingsError> {
 /// How long the threads have for their last words when the server is ended at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// How long a connection for which there is no place may take to ask and to read that there is none.
+/// It is a file descriptor all the same.
+const TIME_TO_BE_REFUSED: Duration = Duration::from_secs(1);
+
 /// Makes of an accepted connection one that speaks HTTP. At the `door` for everybody it counts from
 /// now on, and speaks under TLS where there is TLS; at the operator's it does neither.
 fn accept(
@@ -341,9 +345,18 @@ fn accept(
             let counted = door
                 .as_ref()
                 .map(|crew| Arc::new(crew.admission().accept(address)));
+            let is_too_many = door
+                .as_ref()
+                .zip(counted.as_ref())
+                .is_some_and(|(crew, counted)| crew.admission().is_too_many(counted));
+            let timeout = if is_too_many {
+                join_timeout.min(TIME_TO_BE_REFUSED)
+            } else {
+                join_timeout
+            };
             let tls = door.as_ref().and_then(|crew| crew.identity());
             let tls = tls.map(Identity::acceptor);
-            let socket = HttpSocket::accept(tcp, tls, join_timeout, counted)
+            let socket = HttpSocket::accept(tcp, tls, timeout, counted)
                 .await
                 .inspect_err(|error| {
                     // Whoever looks for open ports does this all day.

@@ -172,7 +172,7 @@ impl SessionActor {
     fn check_join(&self, mut join: JoinRequest) -> Result<Authorized, Refusal> {
         let channel = join.room.channel.as_str();
         let channels = &self.client.handshake().channels;
-        if channels.iter().any(|of_url| **of_url != *channel) {
+        if channels.iter().flatten().any(|of_url| **of_url != *channel) {
             return Err(Refusal::bad_request(
                 "data.channel must be the channel of the URL, where that names one",
             ));

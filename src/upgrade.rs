@@ -1,7 +1,7 @@
 //! From HTTP to WebSocket (RFC 6455 section 4.2): a request that asks for an upgrade is checked
 //! and answered here, and its socket leaves HTTP for good.
 
-use std::{convert::Infallible, fmt, net::IpAddr, rc::Rc, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, fmt, net::IpAddr, rc::Rc, sync::Arc};
 
 use actix_codec::Framed;
 use actix_http::{
@@ -13,12 +13,14 @@ use actix_http::{
 };
 use bytes::Bytes;
 use futures_util::SinkExt;
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     admission::{self, Counted},
     clients, connection,
     handshake::{Handshake, ShownAddress},
     http_socket::HttpSocket,
+    ids::MAX_IDENTIFIER_BYTES,
     protocol::token::Token,
     stats::REFUSALS,
     throttle::Throttle,
@@ -186,8 +188,8 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
     match admission.upgrade(&counted, client, origin) {
         Ok(admitted) => Ok(Handshake {
             client,
-            channels: query(request, "channel").collect(),
-            device: query(request, "device").next(),
+            channels: channels(request),
+            device: query(request, "device").next().map(|device| kept(&device)),
             token: query(request, "token")
                 .next()
                 .and_then(|token| Token::new(&token))
@@ -226,14 +228,11 @@ async fn accept(
         return;
     }
     let parts = framed.into_parts();
-    let (socket, since_accept) = parts.io.into_inner();
-    connection::begin(
-        socket,
-        since_accept,
-        Arc::new(handshake),
-        parts.read_buf,
-        worker,
-    );
+    let mut unread = parts.read_buf;
+    let (socket, behind_head, since_accept) = parts.io.into_inner();
+    unread.extend_from_slice(&behind_head);
+    let handshake = Arc::new(handshake);
+    connection::begin(socket, since_accept, handshake, unread, worker);
 }
 
 async fn refuse(response: Response<()>, text: String, mut framed: Framed<HttpSocket, Codec>) {
@@ -249,10 +248,9 @@ async fn refuse(response: Response<()>, text: String, mut framed: Framed<HttpSoc
             return;
         }
     }
-    if <_ as SinkExt<Message<(Response<()>, BodySize)>>>::flush(&mut framed)
-        .await
-        .is_err()
-    {
+    let flushed = <_ as SinkExt<Message<(Response<()>, BodySize)>>>::flush(&mut framed).await;
+    // TLS has a goodbye of its own.
+    if flushed.is_err() || framed.into_parts().io.shutdown().await.is_err() {
         log::debug!("a client went away before it was refused");
     }
 }
@@ -267,10 +265,25 @@ fn bearer(request: &Request) -> Option<Token> {
     Token::new(token.trim_matches(' '))
 }
 
+/// So much of an identifier in the URL is kept for as long as the connection lives: what is longer is
+/// none, and stays so.
+const KEPT_BYTES: usize = MAX_IDENTIFIER_BYTES + 4;
+
+fn kept(identifier: &str) -> Box<str> {
+    identifier[..identifier.floor_char_boundary(KEPT_BYTES)].into()
+}
+
+/// The first `?channel=` and the first that differs.
+fn channels(request: &Request) -> [Option<Box<str>>; 2] {
+    let first = query(request, "channel").next();
+    let other = query(request, "channel").find(|other| Some(other) != first.as_ref());
+    [first, other].map(|channel| channel.map(|channel| kept(&channel)))
+}
+
 /// A parameter of the request's URL as often as it is there and not empty.
-fn query(request: &Request, name: &str) -> impl Iterator<Item = Box<str>> {
+fn query<'r>(request: &'r Request, name: &str) -> impl Iterator<Item = Cow<'r, str>> {
     let query = request.uri().query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes())
         .filter(move |(key, value)| key == name && !value.is_empty())
-        .map(|(_, value)| value.into())
+        .map(|(_, value)| value)
 }

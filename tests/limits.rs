@@ -295,3 +295,46 @@ fn a_limit_of_messages_is_none_of_control_frames() {
     client.frame(true, 8, &farewell);
     assert_eq!(client.closed(), 1000);
 }
+
+#[test]
+fn of_requests_in_a_row_the_first_is_answered_and_no_other() {
+    let server = Server::start();
+    let upgrade = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for next in ["GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", upgrade] {
+        let mut client = Client::tcp(server.addr);
+        client.write(
+            format!(
+                "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n{}",
+                next.repeat(50)
+            )
+            .as_bytes(),
+        );
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut client.stream, &mut answer).unwrap();
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    // Frames behind an upgrade are no requests.
+    let mut client = Client::tcp(server.addr);
+    let join = json!({"method": "channel.join", "data": {"app": "a", "channel": "c"}});
+    let mut bytes = upgrade.as_bytes().to_vec();
+    bytes.extend(frame(true, 1, join.to_string().as_bytes()));
+    client.write(&bytes);
+    assert!(client.read_http_head().starts_with("HTTP/1.1 101 "));
+    assert_eq!(client.next()["err"], 0);
+}
+
+#[test]
+fn who_finds_no_place_and_says_nothing_is_soon_gone() {
+    let server = Server::with(|settings| {
+        settings.server.max_connections_per_ip = 1;
+        settings.session.join_timeout = 3 * PATIENCE;
+    });
+    let mut anna = server.join("room", "anna");
+    let silent: Vec<Client> = (0..100).map(|_| Client::tcp(server.addr)).collect();
+    for mut silent in silent {
+        std::io::Read::read_to_end(&mut silent.stream, &mut Vec::new()).unwrap();
+    }
+    assert_eq!(anna.names(), ["anna"]);
+}

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::*;
+use common::{openmetrics::Figures, *};
 use serde_json::{Value, json};
 
 /// Limits that are soon reached.
@@ -207,4 +207,70 @@ fn a_client_that_has_just_moved_to_another_thread_is_not_taken_for_a_slow_reader
             assert_eq!(client.answer(cseq)["err"], 404);
         }
     }
+}
+
+/// It reads, if only so much at a time, and says a word now and then.
+#[test]
+fn a_reader_that_is_slow_and_steady_is_never_cut_by_send_timeout() {
+    let server = server(|session| {
+        session.send_queue = 1_000;
+        session.send_queue_bytes = 16 << 20;
+        // Much shorter than a system takes to call such a reader's socket writable again.
+        session.send_timeout = Duration::from_millis(400);
+    });
+    let mut slow = server.join("c", "slow");
+    let mut sender = server.join("c", "sender");
+    slow.event("endpoint");
+    for _ in 0..150 {
+        sender.ok("broadcast", payload());
+    }
+    sender.ok("broadcast", json!({"last": true}));
+    let mut tail = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    let is_last = |tail: &[u8]| tail.windows(11).any(|part| part == b"\"last\":true");
+    while !is_last(&tail) {
+        std::thread::sleep(Duration::from_millis(15));
+        slow.frame(true, 10, b"here");
+        let read = slow.stream.read(&mut chunk).expect("it is not cut");
+        assert_ne!(read, 0, "it is not cut");
+        tail.drain(..tail.len().saturating_sub(16));
+        tail.extend_from_slice(&chunk[..read]);
+    }
+    assert_eq!(names(&mut sender), ["slow", "sender"]);
+}
+
+/// Told nothing, it would come back as if its connection had been lost, and take the endpoint's
+/// place from the one that took its.
+#[test]
+fn a_reader_whose_network_stands_still_for_seconds_reads_why_it_was_closed() {
+    let server = Server::start();
+    let mut old = Client::connect_narrow(server.addr);
+    old.join("c", "anna");
+    let mut sender = server.join("c", "sender");
+    old.event("endpoint");
+    sender.ok("broadcast", payload());
+    sender.ok("broadcast", payload());
+    let _new = server.join("c", "anna");
+    // What is tested is what this stillness does not do.
+    std::thread::sleep(Duration::from_secs(3));
+    old.event("broadcast");
+    old.event("broadcast");
+    assert_eq!(old.error_event(), "endpoint_replaced");
+    assert_eq!(old.closed(), 4001);
+}
+
+#[test]
+fn events_that_wait_for_somebody_are_counted_and_none_is_left() {
+    let server = server(|session| session.send_timeout = PATIENCE);
+    let events = |f: &Figures| f.get("meeting_server_objects{kind=\"event\"}");
+    let mut stuck = Client::connect_narrow(server.addr);
+    stuck.join("c", "stuck");
+    let mut sender = server.join("c", "sender");
+    let begun = Instant::now();
+    while events(&Figures::scrape(server.ops)) == Some(0.0) {
+        sender.ok("broadcast", payload());
+        assert!(begun.elapsed() < PATIENCE, "none ever waits");
+    }
+    stuck.reset();
+    Figures::when(server.ops, |f| events(f) == Some(0.0));
 }

@@ -212,6 +212,56 @@ fn a_lost_member_comes_back_under_tls() {
     assert_eq!(seen, ["join anna", "leave anna"].repeat(ways.len()));
 }
 
+/// A record that is no good, behind others that are, in one segment with them.
+#[test]
+fn what_stands_before_a_bad_record_is_served() {
+    let server = server_with(|settings| settings.rooms.resume_window = 3 * PATIENCE);
+    let mut ben = server.join("room", "ben");
+    let mut anna = server.join("room", "anna");
+    ben.event("endpoint");
+    let Wire::Tls(tls) = &mut anna.stream else {
+        unreachable!("the server is under TLS");
+    };
+    let close = frame(true, 8, &1000_u16.to_be_bytes());
+    tls.conn.writer().write_all(&close).unwrap();
+    let mut segment = Vec::new();
+    tls.conn.write_tls(&mut segment).unwrap();
+    segment.extend([23, 3, 3, 0, 20]);
+    segment.extend([7; 20]);
+    tls.sock.write_all(&segment).unwrap();
+    // She has closed, and is not waited for.
+    assert_eq!(ben.event("endpoint")["stat"], "leave");
+}
+
+#[test]
+fn a_living_connection_is_taken_over_from_another_thread_under_tls() {
+    let server = server_with(|settings| settings.server.workers = 4);
+    let mut ben = server.join("room", "ben");
+    for _ in 0..8 {
+        let mut anna = Member::join(server.addr, "room", "anna");
+        ben.event("endpoint");
+        let mut old = anna.take_client();
+        anna.resume();
+        assert_eq!(old.error_event(), "endpoint_replaced");
+        assert_eq!(old.closed(), 4001);
+        anna.ok("channel.leave", json!({}));
+        ben.event("endpoint");
+    }
+    assert_eq!(ben.names(), ["ben"]);
+}
+
+#[test]
+fn a_server_that_says_nothing_under_tls_is_not_waited_for() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let door = Door {
+        addr: silent.local_addr().unwrap(),
+        tls: true,
+    };
+    let error = health::ask(door, Duration::from_millis(50)).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("does not answer: timed out"), "{error}");
+}
+
 #[test]
 fn a_second_connection_takes_the_place_of_the_first_under_tls() {
     let server = server();

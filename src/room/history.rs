@@ -102,6 +102,15 @@ impl History {
     /// Adds an event that some member needs, caused by `cause`, at `now`; what is over a bound goes.
     pub fn push(&mut self, frame: &EventFrame, cause: Option<MemberId>, now: Millis) {
         let (text, gap) = frame.tail();
+        let more = Self::footprint(frame);
+        let is_full = |history: &Self| {
+            history.kept.len() >= history.bounds.events
+                || history.bytes() + more > history.bounds.bytes
+        };
+        while !self.kept.is_empty() && is_full(self) {
+            self.drop_first();
+        }
+        self.make_room(text.len());
         self.texts.extend(text);
         self.kept.push_back(Kept {
             number: frame.number(),
@@ -112,10 +121,22 @@ impl History {
             gap,
             revived: Weak::new(),
         });
-        while self.kept.len() > self.bounds.events || self.bytes() > self.bounds.bytes {
+        if self.bytes() > self.bounds.bytes {
+            // It alone is too long.
             self.drop_first();
         }
         self.expire(now);
+    }
+
+    /// Sees to it that so many bytes fit into the ring, which uses all of its memory in time: so it
+    /// has no more than the bound.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.texts.len() + more;
+        if needed > self.texts.capacity() {
+            let doubled = 2 * self.texts.capacity();
+            let capacity = doubled.min(self.bounds.bytes).max(needed);
+            self.texts.reserve_exact(capacity - self.texts.len());
+        }
     }
 
     /// Drops what is too old.
@@ -140,13 +161,17 @@ impl History {
     /// Forgets the events that nobody needs any more; `needed` is told an event's number and who
     /// caused it.
     pub fn retain(&mut self, needed: impl Fn(u64, Option<MemberId>) -> bool) {
+        if self.kept.iter().all(|kept| needed(kept.number, kept.cause)) {
+            return;
+        }
+        let before = self.texts.make_contiguous();
         let mut texts = VecDeque::new();
         let mut start = 0;
         self.kept.retain(|kept| {
             let end = start + kept.len as usize;
             let needed = needed(kept.number, kept.cause);
             if needed {
-                texts.extend(self.texts.range(start..end));
+                texts.extend(&before[start..end]);
             }
             start = end;
             needed
@@ -157,6 +182,10 @@ impl History {
 
     /// Gives back memory that a burst has taken.
     fn shrink(&mut self) {
+        if self.kept.is_empty() {
+            // A quiet room holds nothing.
+            (self.kept, self.texts) = Default::default();
+        }
         if self.kept.capacity() > 2 * self.kept.len() + SPARE {
             self.kept.shrink_to_fit();
         }
@@ -216,5 +245,86 @@ impl History {
     /// How many bytes this one takes while it is kept.
     pub fn footprint(frame: &EventFrame) -> usize {
         frame.tail().0.len() + size_of::<Kept>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::{Device, Endpoint},
+        protocol::event::{Payload, RoomEvent, Who},
+    };
+
+    fn event(number: u64, len: usize) -> EventFrame {
+        let who = Who::new(Endpoint::new("a").unwrap(), Device::default());
+        let payload = Payload(format!("{{\"x\":\"{}\"}}", "y".repeat(len)).into());
+        RoomEvent::Broadcast(who, payload).encode(number, Instant::now())
+    }
+
+    fn history(bytes: usize) -> History {
+        History::new(Bounds {
+            events: 1_000,
+            bytes,
+            age: 100,
+        })
+    }
+
+    #[test]
+    fn its_memory_is_bounded_and_not_only_what_is_in_it() {
+        let mut history = history(100_000);
+        for number in 1..2_000 {
+            history.push(&event(number, (number % 97) as usize * 10), None, 0);
+            assert!(history.bytes() <= 100_000);
+            assert!(history.texts.capacity() <= 100_000);
+        }
+        assert!(history.bytes() > 95_000, "{}", history.bytes());
+    }
+
+    #[test]
+    fn an_event_longer_than_all_that_is_kept_leaves_nothing_kept() {
+        let mut history = history(1_000);
+        history.push(&event(1, 10), None, 0);
+        history.push(&event(2, 2_000), None, 0);
+        assert!(history.is_empty());
+        assert!(history.lacks(MemberId(1), 1));
+        assert!(!history.lacks(MemberId(1), 2));
+    }
+
+    #[test]
+    fn a_room_that_is_quiet_again_holds_no_memory() {
+        let mut history = history(100_000);
+        for number in 1..20 {
+            history.push(&event(number, 500), None, 0);
+        }
+        history.expire(101);
+        assert_eq!((history.texts.capacity(), history.kept.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_as_it_was_also_from_around_the_ring() {
+        let mut history = history(5_000);
+        let me = MemberId(1);
+        let texts: Vec<_> = (1..300)
+            .map(|number| {
+                let frame = event(number, (number * 37 % 400) as usize);
+                let cause = (number % 5 == 0).then_some(me);
+                history.push(&frame, cause, 0);
+                if number == 250 {
+                    history.retain(|number, _| number % 3 > 0);
+                }
+                frame.tail().0.to_vec()
+            })
+            .collect();
+        let back = history.after(200, me, Instant::now());
+        assert!(back.len() > 5, "{}", back.len());
+        let again = history.after(200, me, Instant::now());
+        for (frame, again) in back.iter().zip(&again) {
+            assert!(Rc::ptr_eq(frame, again), "made once for all who are back");
+            assert!(frame.number() % 5 > 0);
+            assert_eq!(frame.tail().0, texts[frame.number() as usize - 1]);
+        }
+        let numbers: Vec<u64> = back.iter().map(|frame| frame.number()).collect();
+        assert!(numbers.is_sorted());
     }
 }

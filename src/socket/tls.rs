@@ -48,19 +48,32 @@ impl TlsSocket {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 read => return Poll::Ready(read),
             }
+            // What was wrong with the last records is said once those before them are taken.
+            self.decrypt(&mut tls)?;
             ready!(self.tcp.poll_read_ready(cx))?;
             match tls.read_tls(&mut Wire(&self.tcp)) {
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
                 Err(e) => return Poll::Ready(Err(e)),
             }
-            let read = tls.process_new_packets();
-            // What came may want an answer of TLS itself: a new key, or an alert that says what
-            // was wrong. Where the socket is full it goes with whatever is sent next.
-            let _ = self.write_out(&mut tls);
-            if let Err(e) = read {
-                return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, e)));
-            }
+            // An error is told again when it is asked for again, above.
+            let _ = self.decrypt(&mut tls);
+        }
+    }
+
+    fn decrypt(&self, tls: &mut ServerConnection) -> io::Result<()> {
+        let had_unsent = tls.wants_write();
+        let decrypted = tls.process_new_packets();
+        // What came may want an answer of TLS itself: a new key, or an alert that says what was
+        // wrong. Behind something else it waits: that the socket takes what waited is for `send`
+        // to find out, or its client would be thought to take nothing.
+        if !had_unsent {
+            // Where the socket is full it goes with whatever is sent next.
+            let _ = self.write_out(tls);
+        }
+        match decrypted {
+            Ok(_) => Ok(()),
+            Err(e) => Err(io::Error::new(ErrorKind::InvalidData, e)),
         }
     }
 

@@ -194,6 +194,8 @@ export class MeetingClient {
     this._stream = null;
     this._mediaServer = {};
     this._timers = { retry: null, refresh: null, heartbeat: null };
+    /** Whether it is the server that wants the retry to wait. */
+    this._retryIsAsked = false;
     this._lastFailure = "no answer in time";
 
     this._listeners = new Map();
@@ -639,6 +641,7 @@ export class MeetingClient {
       this._endStay(this._unreachable());
     } else {
       const delayMs = this._backoff.next(askedMs);
+      this._retryIsAsked = askedMs !== null;
       this._setTimer("retry", delayMs, () => this._open());
       const attempt = this._backoff.tries;
       if (stay && stay.entered) this._emit("reconnecting", { attempt, delayMs, reason, closeCode: code }, stay);
@@ -647,7 +650,8 @@ export class MeetingClient {
 
   _networkChanged(type) {
     if (this._attached) this._probe(Math.min(NETWORK_PROBE_MS, this._options.heartbeatTimeoutMs));
-    else if (type === "online" && this._timers.retry !== null) this._open();
+    // What the server has asked for it has asked of everybody, lest all come at once.
+    else if (type === "online" && this._timers.retry !== null && !this._retryIsAsked) this._open();
   }
 
   _watchNetwork(change) {
@@ -760,8 +764,8 @@ export class MeetingClient {
 
   /**
    * The session goes on. What the server took in (`last_cseq`) has had its effect and only the
-   * answer is lost; the rest is sent again. A broadcast that was taken in has reached the room;
-   * whether a stream request was granted is seen in the list of members.
+   * answer is lost; the rest is sent again. A broadcast that was taken in has reached the room, unless
+   * it was refused, which nobody can tell any more; whether a stream request was granted is seen in the list of members.
    */
   _sortAfterResume(lastCseq) {
     for (const request of this._takeBack()) {

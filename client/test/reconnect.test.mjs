@@ -104,6 +104,18 @@ test("a server that goes down says when to come back", async () => {
   assert.equal(world.sockets.length, 2);
 });
 
+test("a network that is back does not end a wait that the server has asked for", async () => {
+  const world = new World();
+  await world.enter();
+  world.socket.event("error", { type: "server_shutdown", message: "bye", retry_after_ms: 3210 });
+  world.socket.drop(1001);
+  world.network.dispatchEvent(new Event("online"));
+  await world.clock.advance(3209);
+  assert.equal(world.sockets.length, 1);
+  await world.clock.advance(1);
+  assert.equal(world.sockets.length, 2);
+});
+
 test("a server that goes down without a word is given up to five seconds", async () => {
   const world = new World();
   await world.enter();

@@ -279,7 +279,9 @@ impl Client {
             4002 | 4004 => Ended::Again(None),
             4001 => Ended::For(Stop::Replaced),
             4003 => Ended::For(Stop::Removed),
-            code => Ended::For(Stop::Closed(code)),
+            1002 | 1003 | 1007..=1009 => Ended::For(Stop::Closed(code)),
+            // A proxy's, or none that is known: as if the connection had been lost.
+            _ => Ended::Again(None),
         }
     }
 

@@ -89,7 +89,7 @@ export class Inspector {
     this.#add({ kind: "connection", direction: "", name: "", key, values, failed, time: Date.now() });
   }
 
-  /** A new connection numbers its requests anew. */
+  /** A new client numbers its requests anew. */
   forgetRequests() {
     this.#asked.clear();
   }

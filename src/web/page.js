@@ -58,8 +58,11 @@ function countDown() {
 setInterval(countDown, 250);
 
 /** A client whose every word is heard here as long as it is the page's. */
-function newClient() {
-  const made = new MeetingClient(address);
+function newClient(channel) {
+  const url = new URL(address);
+  // A proxy before several servers goes by it.
+  url.searchParams.set("channel", channel);
+  const made = new MeetingClient(url);
   const on = (name, listener) => made.on(name, (value) => {
     if (made === client) listener(value);
   });
@@ -154,7 +157,7 @@ async function join(event) {
   detail = [];
   inspector.forgetRequests();
   chat.clear();
-  const joining = newClient();
+  const joining = newClient(fields.channel);
   client = joining;
   const slow = setTimeout(() => {
     if (client === joining && joining.state === "connecting") notice(byId("join-notice"), "join.slow");

@@ -41,7 +41,7 @@ const WORDS = {
 
     "guide.title": "Try it in a minute",
     "guide.join": "Join: the values given will do.",
-    "guide.share": "Open the channel's link in a second window, or on another device.",
+    "guide.share": "Open the channel's link in a second window.",
     "guide.talk": "Publish your camera and write in the chat: the other window sees it.",
     "guide.restart": "Stop the server and start it again: both windows come back by themselves.",
     "guide.media": "The room server carries no media. It says who is there, what they publish and where the media server is; the picture of your camera stays in this window.",
@@ -193,7 +193,7 @@ const WORDS = {
 
     "guide.title": "一分钟试用",
     "guide.join": "点击“加入”：默认值即可。",
-    "guide.share": "在第二个窗口或另一台设备上打开频道链接。",
+    "guide.share": "在第二个窗口中打开频道链接。",
     "guide.talk": "发布摄像头，在聊天中发消息：另一个窗口会看到。",
     "guide.restart": "停止服务器再启动：两个窗口都会自动恢复。",
     "guide.media": "房间服务器不传输媒体。它只告知房间里有谁、发布了什么流，以及媒体服务器的地址；摄像头画面不会离开本窗口。",
@@ -285,8 +285,8 @@ const WORDS = {
     "wire.in": "收到",
     "wire.enlarge": "放大",
     "wire.reduce": "缩小",
-    "wire.reveal": "显示密文",
-    "wire.mask": "隐藏密文",
+    "wire.reveal": "显示敏感信息",
+    "wire.mask": "隐藏敏感信息",
     "wire.copy": "复制",
     "wire.copy.one": "复制消息",
     "wire.bytes": "{n} 字节",

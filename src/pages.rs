@@ -4,12 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpResponse, Route, guard,
+    HttpResponse,
     http::{StatusCode, header},
     web,
 };
 
-use crate::{crew::Crew, metrics, upgrade, web as files};
+use crate::{
+    crew::Crew,
+    metrics, upgrade,
+    web::{self as files, get_or_head},
+};
 
 /// How long a worker's registry may take to say that it is there.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
@@ -32,11 +36,6 @@ pub fn configure_ops(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
         .service(web::resource("/readyz").route(get_or_head().to(health)))
         .service(web::resource("/livez").route(get_or_head().to(alive)))
         .route("/metrics", web::get().to(metrics));
-}
-
-/// Some load balancers ask with HEAD.
-pub(crate) fn get_or_head() -> Route {
-    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 fn plain(status: StatusCode, text: &'static str) -> HttpResponse {

@@ -8,7 +8,7 @@
 use std::hash::Hasher;
 
 use actix_web::{
-    HttpResponse,
+    HttpResponse, Route, guard,
     http::header::{
         CONTENT_SECURITY_POLICY, CacheControl, CacheDirective, ETag, EntityTag, IfNoneMatch,
         REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -113,18 +113,25 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub fn configure(config: &mut web::ServiceConfig) {
     for file in FILES {
         let tag = tag(file.text);
-        let answer = move |known: web::Header<IfNoneMatch>| {
-            let response = answer(file, &tag, &known);
+        // One that cannot be read is none.
+        let answer = move |known: Option<web::Header<IfNoneMatch>>| {
+            let response = answer(file, &tag, known.as_deref());
             async { response }
         };
-        config.service(web::resource(file.path).route(crate::pages::get_or_head().to(answer)));
+        config.service(web::resource(file.path).route(get_or_head().to(answer)));
     }
 }
 
-fn answer(file: &'static File, tag: &EntityTag, known: &IfNoneMatch) -> HttpResponse {
+/// Some load balancers ask with HEAD.
+pub(crate) fn get_or_head() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
+}
+
+fn answer(file: &'static File, tag: &EntityTag, known: Option<&IfNoneMatch>) -> HttpResponse {
     let is_known = match known {
-        IfNoneMatch::Any => true,
-        IfNoneMatch::Items(tags) => tags.iter().any(|one| one.weak_eq(tag)),
+        None => false,
+        Some(IfNoneMatch::Any) => true,
+        Some(IfNoneMatch::Items(tags)) => tags.iter().any(|one| one.weak_eq(tag)),
     };
     let mut response = if is_known {
         HttpResponse::NotModified()

@@ -63,6 +63,9 @@ fn a_browser_that_has_the_file_is_not_sent_it_again() {
     assert_eq!(response.status, 304);
     assert_eq!(tag(&response.head.to_ascii_lowercase()), tag(&head));
     assert_eq!(response.body, "");
+    // One that no program should send is none.
+    let response = get_with(server.addr, "/client.js", "If-None-Match: \u{e9}\r\n");
+    assert_eq!(response.status, 200);
     let response = get_with(server.addr, "/client.js", "If-None-Match: \"other\"\r\n");
     assert_eq!(response.status, 200);
     let response = get_with(server.addr, "/client.d.ts", &known);

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use meeting_server::{
     auth::{explain::JoinSketch, mint::TokenRequest},
     grants::Grants,
+    ids::{Endpoint, IdentifierError},
     settings::value,
 };
 
@@ -42,7 +43,7 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct GenKey {
     /// Whose tokens it signs
-    #[arg(long, default_value = "demo")]
+    #[arg(long, default_value = "demo", value_parser = identifier)]
     pub(crate) app: String,
     /// Its name
     #[arg(long, default_value = "1")]
@@ -52,16 +53,16 @@ pub(crate) struct GenKey {
 #[derive(Args)]
 pub(crate) struct GenToken {
     /// For which app; it must have a key in the settings
-    #[arg(long)]
+    #[arg(long, value_parser = identifier)]
     app: String,
     /// With which of the app's keys, where it has several
     #[arg(long)]
     kid: Option<String>,
     /// For which channel [default: any]
-    #[arg(long)]
+    #[arg(long, value_parser = identifier)]
     channel: Option<String>,
     /// For which endpoint [default: any]
-    #[arg(long)]
+    #[arg(long, value_parser = identifier)]
     endpoint: Option<String>,
     /// For which role [default: any]
     #[arg(long, value_parser = ["normal", "recorder", "relayer"])]
@@ -128,6 +129,11 @@ impl From<&CheckToken> for JoinSketch {
             device: flags.device.clone(),
         }
     }
+}
+
+/// A name as a join may say it: others would make a key or token that is good for nothing.
+fn identifier(text: &str) -> Result<String, IdentifierError> {
+    Endpoint::new(text).map(|name| name.as_str().to_owned())
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {

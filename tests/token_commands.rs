@@ -282,6 +282,20 @@ fn answer(process: &Process, token: &str) -> Value {
 }
 
 #[test]
+fn no_key_and_no_token_is_made_that_is_good_for_nothing() {
+    let long = "x".repeat(129);
+    let settings = settings_with(&[&Signer::hs256("demo", "")]);
+    for wrong in ["", "a\nb", &long] {
+        fails(&settings, &["gen-key", "--app", wrong], 2);
+        for claim in ["--channel", "--endpoint"] {
+            let args = ["gen-token", "--app", "demo", claim, wrong];
+            let line = fails(&settings, &args, 2);
+            assert!(line.contains(claim), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_hangup_brings_new_keys_and_drops_nobody() {
     let (old, new) = (Signer::hs256("test", "old"), Signer::rs256("test", "new"));
     let config = settings_with(&[&old]);

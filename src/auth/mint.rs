@@ -167,7 +167,7 @@ pub fn key(app: &str, kid: &str) -> Result<String, getrandom::Error> {
     let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let quoted = |text: &str| toml::Value::from(text).to_string();
     Ok(format!(
-        "[[auth.keys]]\napp = {}\nkid = {}\nalg = \"HS256\"\nsecret = \"{secret}\"\n",
+        "# in the settings, in place of the line keys = []\n[[auth.keys]]\napp = {}\nkid = {}\nalg = \"HS256\"\nsecret = \"{secret}\"\n",
         quoted(app),
         quoted(kid),
     ))

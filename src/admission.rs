@@ -93,10 +93,19 @@ impl Admission {
         }
     }
 
-    /// Whether an upgrade of this connection would be refused for want of places, as it looks now.
-    pub fn is_too_many(&self, counted: &Counted) -> bool {
-        let of_address = counted.address.as_ref().is_some_and(|a| self.is_over(a));
-        of_address || self.counts.connections.load(Ordering::Relaxed) > self.max_connections
+    /// Whether there is a place for this connection, as it looks now. Behind a proxy that of its
+    /// client's address shows only at the upgrade.
+    ///
+    /// # Errors
+    /// [`Refused`], as its upgrade would be.
+    pub fn place(&self, counted: &Counted) -> Result<(), Refused> {
+        if counted.counts.is_none() {
+            return Err(Refused::FullForAddress);
+        }
+        if self.connections() > self.max_connections {
+            return Err(Refused::Full);
+        }
+        Ok(())
     }
 
     fn is_over(&self, counted: &CountedAddress) -> bool {
@@ -121,12 +130,7 @@ impl Admission {
         {
             return Err(Refused::Origin);
         }
-        if counted.counts.is_none() {
-            return Err(Refused::FullForAddress);
-        }
-        if self.connections() > self.max_connections {
-            return Err(Refused::Full);
-        }
+        self.place(counted)?;
         let late = match (&counted.address, client) {
             (None, Some(client)) => Some(self.count_address(client)),
             _ => None,

@@ -11,7 +11,7 @@ pub mod inbound;
 use std::{
     cell::RefCell,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -208,7 +208,7 @@ where
                 Poll::Ready(Ok(())) => {
                     if self.client.flush_part(clients::PART_BYTES, shared) >= clients::PART_BYTES {
                         // The others have their turn first.
-                        return cx.waker().wake_by_ref();
+                        return wake_behind_the_network(cx);
                     }
                 }
                 Poll::Ready(Err(_)) => return self.client.lose(Ending::Lost),
@@ -284,4 +284,10 @@ where
             Err(e) => log::error!("a connection that moved cannot be served: {e}"),
         });
     }
+}
+
+/// Has the task go on once the thread has looked what the network has brought to the others.
+fn wake_behind_the_network(cx: &mut Context<'_>) {
+    let wakes = pin!(tokio::task::yield_now()).poll(cx);
+    debug_assert!(wakes.is_pending(), "it wakes the task later");
 }

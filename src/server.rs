@@ -345,11 +345,11 @@ fn accept(
             let counted = door
                 .as_ref()
                 .map(|crew| Arc::new(crew.admission().accept(address)));
-            let is_too_many = door
+            let has_no_place = door
                 .as_ref()
                 .zip(counted.as_ref())
-                .is_some_and(|(crew, counted)| crew.admission().is_too_many(counted));
-            let timeout = if is_too_many {
+                .is_some_and(|(crew, counted)| crew.admission().place(counted).is_err());
+            let timeout = if has_no_place {
                 join_timeout.min(TIME_TO_BE_REFUSED)
             } else {
                 join_timeout

@@ -15,8 +15,7 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -25,7 +24,10 @@ use actix_http::{error::PayloadError, ws::Parser};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
-use super::gate::{Gate, Violation};
+use super::{
+    gate::{Gate, Violation},
+    wake_behind_the_network,
+};
 use crate::{
     client::{Client, Phase, Shared},
     clients,
@@ -178,10 +180,4 @@ impl Stream for Inbound {
             Poll::Ready(frame.map(Ok))
         })
     }
-}
-
-/// Has the task go on once the thread has looked what the network has brought to the others.
-fn wake_behind_the_network(cx: &mut Context<'_>) {
-    let wakes = pin!(tokio::task::yield_now()).poll(cx);
-    debug_assert!(wakes.is_pending(), "it wakes the task later");
 }

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 
 use super::{
     error::ErrorType,
@@ -231,16 +231,10 @@ impl EventFrame {
     }
 
     /// The frame with this [tail](Self::tail) once more.
-    pub fn revive<'a>(
-        number: u64,
-        at: Instant,
-        len: usize,
-        tail: impl IntoIterator<Item = &'a u8>,
-        gap: u32,
-    ) -> Self {
-        let mut bytes = Vec::with_capacity(HEADS + len);
+    pub fn revive(number: u64, at: Instant, tail: impl Buf, gap: u32) -> Self {
+        let mut bytes = Vec::with_capacity(HEADS + tail.remaining());
         bytes.resize(HEADS, 0);
-        bytes.extend(tail);
+        bytes.put(tail);
         Self::with_heads(bytes, HEADS + gap as usize, number, at)
     }
 }

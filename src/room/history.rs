@@ -7,21 +7,18 @@
 //!
 //! Every event of every room passes through here, and hardly one is ever asked for. So the frame
 //! itself is let go as soon as it is sent, while its memory is still warm, and only its text is
-//! kept, in one ring of bytes: written on in order, dropped in order, nothing allocated.
+//! kept ([`records`]): written on in order, dropped in order.
+
+mod records;
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     rc::{Rc, Weak},
     time::Instant,
 };
 
+use self::records::{Head, Records};
 use crate::{clock::Millis, ids::MemberId, protocol::event::EventFrame};
-
-/// A ring with more unused places than this is made smaller once a burst is over.
-const SPARE: usize = 64;
-
-/// The same for the ring of bytes.
-const SPARE_BYTES: usize = 16 * 1024;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,27 +31,15 @@ pub struct Bounds {
     pub age: Millis,
 }
 
-#[derive(Debug)]
-struct Kept {
-    number: u64,
-    /// Who caused it, and needs it therefore not.
-    cause: Option<MemberId>,
-    at: Millis,
-    /// Its part of the ring of bytes, and where the gap is in it.
-    len: u32,
-    gap: u32,
-    /// The frame, while it is on its way to somebody who is back: many may come back at once.
-    revived: Weak<EventFrame>,
-}
-
 /// The events that are kept, oldest first.
 #[derive(Debug, Default)]
 pub struct History {
     bounds: Bounds,
-    kept: VecDeque<Kept>,
-    /// Their texts, one behind another.
-    texts: VecDeque<u8>,
+    kept: Records,
     gone: Gone,
+    /// The frames of kept events, by number, while they are on their way to somebody who is back:
+    /// many may come back at once.
+    revived: BTreeMap<u64, Weak<EventFrame>>,
 }
 
 /// The last events that were needed when they had to go: of all, and of those that another member
@@ -103,95 +88,60 @@ impl History {
     pub fn push(&mut self, frame: &EventFrame, cause: Option<MemberId>, now: Millis) {
         let (text, gap) = frame.tail();
         let more = Self::footprint(frame);
-        let is_full = |history: &Self| {
-            history.kept.len() >= history.bounds.events
-                || history.bytes() + more > history.bounds.bytes
-        };
-        while !self.kept.is_empty() && is_full(self) {
-            self.drop_first();
+        while self.kept.len() >= self.bounds.events || self.bytes() + more > self.bounds.bytes {
+            if !self.drop_first() {
+                break;
+            }
         }
-        self.make_room(text.len());
-        self.texts.extend(text);
-        self.kept.push_back(Kept {
-            number: frame.number(),
-            cause,
-            at: now,
-            // No message is that long.
-            len: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            gap,
-            revived: Weak::new(),
-        });
-        if self.bytes() > self.bounds.bytes {
+        if more <= self.bounds.bytes {
+            let head = Head {
+                number: frame.number(),
+                cause,
+                at: now,
+                // No message is that long.
+                len: u32::try_from(text.len()).unwrap_or(u32::MAX),
+                gap,
+            };
+            self.kept.push(head, text);
+        } else {
             // It alone is too long.
-            self.drop_first();
+            self.gone.add(frame.number(), cause);
         }
         self.expire(now);
     }
 
-    /// Sees to it that so many bytes fit into the ring, which uses all of its memory in time: so it
-    /// has no more than the bound.
-    fn make_room(&mut self, more: usize) {
-        let needed = self.texts.len() + more;
-        if needed > self.texts.capacity() {
-            let doubled = 2 * self.texts.capacity();
-            let capacity = doubled.min(self.bounds.bytes).max(needed);
-            self.texts.reserve_exact(capacity - self.texts.len());
-        }
-    }
-
     /// Drops what is too old.
     pub fn expire(&mut self, now: Millis) {
-        while self
-            .kept
-            .front()
-            .is_some_and(|first| now.saturating_sub(first.at) > self.bounds.age)
+        while let Some(first) = self.kept.first()
+            && now.saturating_sub(first.at) > self.bounds.age
         {
             self.drop_first();
         }
-        self.shrink();
     }
 
-    fn drop_first(&mut self) {
-        if let Some(first) = self.kept.pop_front() {
-            self.texts.drain(..first.len as usize);
+    /// Whether there was one.
+    fn drop_first(&mut self) -> bool {
+        let first = self.kept.pop_first();
+        if let Some(first) = &first {
             self.gone.add(first.number, first.cause);
         }
+        first.is_some()
     }
 
     /// Forgets the events that nobody needs any more; `needed` is told an event's number and who
     /// caused it.
     pub fn retain(&mut self, needed: impl Fn(u64, Option<MemberId>) -> bool) {
-        if self.kept.iter().all(|kept| needed(kept.number, kept.cause)) {
+        let is_needed = |head: &Head| needed(head.number, head.cause);
+        if self.kept.iter().all(|(head, _)| is_needed(&head)) {
             return;
         }
-        let before = self.texts.make_contiguous();
-        let mut texts = VecDeque::new();
-        let mut start = 0;
-        self.kept.retain(|kept| {
-            let end = start + kept.len as usize;
-            let needed = needed(kept.number, kept.cause);
-            if needed {
-                texts.extend(&before[start..end]);
+        let mut kept = Records::default();
+        for (head, text) in self.kept.iter() {
+            if is_needed(&head) {
+                kept.push(head, text);
             }
-            start = end;
-            needed
-        });
-        self.texts = texts;
-        self.shrink();
-    }
-
-    /// Gives back memory that a burst has taken.
-    fn shrink(&mut self) {
-        if self.kept.is_empty() {
-            // A quiet room holds nothing.
-            (self.kept, self.texts) = Default::default();
         }
-        if self.kept.capacity() > 2 * self.kept.len() + SPARE {
-            self.kept.shrink_to_fit();
-        }
-        if self.texts.capacity() > 2 * self.texts.len() + SPARE_BYTES {
-            self.texts.shrink_to_fit();
-        }
+        self.kept = kept;
     }
 
     /// Whether an event above `number` that `member` needed is gone.
@@ -201,21 +151,19 @@ impl History {
 
     /// The events above `number` that `member` needs, in order; `at`: now.
     pub fn after(&mut self, number: u64, member: MemberId, at: Instant) -> Vec<Rc<EventFrame>> {
-        let first = self.kept.partition_point(|kept| kept.number <= number);
-        let mut start: usize = self.kept.range(..first).map(|kept| kept.len as usize).sum();
+        self.revived.retain(|_, frame| frame.strong_count() > 0);
         let mut events = Vec::new();
-        for kept in self.kept.range_mut(first..) {
-            let len = kept.len as usize;
-            if kept.cause != Some(member) {
-                events.push(kept.revived.upgrade().unwrap_or_else(|| {
-                    let text = self.texts.range(start..start + len);
-                    let frame = EventFrame::revive(kept.number, at, len, text, kept.gap);
-                    let frame = Rc::new(frame);
-                    kept.revived = Rc::downgrade(&frame);
-                    frame
-                }));
+        for (head, text) in self.kept.iter() {
+            if head.number <= number || head.cause == Some(member) {
+                continue;
             }
-            start += len;
+            let revived = self.revived.entry(head.number).or_default();
+            let frame = revived.upgrade().unwrap_or_else(|| {
+                let frame = Rc::new(EventFrame::revive(head.number, at, text, head.gap));
+                *revived = Rc::downgrade(&frame);
+                frame
+            });
+            events.push(frame);
         }
         events
     }
@@ -223,7 +171,7 @@ impl History {
     /// When the first one will be too old.
     pub fn expires(&self) -> Option<Millis> {
         self.kept
-            .front()
+            .first()
             .map(|first| first.at.saturating_add(self.bounds.age).saturating_add(1))
     }
 
@@ -234,17 +182,17 @@ impl History {
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.len() == 0
     }
 
     /// How many bytes they take.
     pub fn bytes(&self) -> usize {
-        self.texts.len() + self.kept.len() * size_of::<Kept>()
+        self.kept.bytes()
     }
 
     /// How many bytes this one takes while it is kept.
     pub fn footprint(frame: &EventFrame) -> usize {
-        frame.tail().0.len() + size_of::<Kept>()
+        Head::SIZE + frame.tail().0.len()
     }
 }
 
@@ -276,7 +224,7 @@ mod tests {
         for number in 1..2_000 {
             history.push(&event(number, (number % 97) as usize * 10), None, 0);
             assert!(history.bytes() <= 100_000);
-            assert!(history.texts.capacity() <= 100_000);
+            assert!(history.kept.capacity() <= 120_000);
         }
         assert!(history.bytes() > 95_000, "{}", history.bytes());
     }
@@ -298,11 +246,11 @@ mod tests {
             history.push(&event(number, 500), None, 0);
         }
         history.expire(101);
-        assert_eq!((history.texts.capacity(), history.kept.capacity()), (0, 0));
+        assert_eq!(history.kept.capacity(), 0);
     }
 
     #[test]
-    fn what_is_kept_comes_back_as_it_was_also_from_around_the_ring() {
+    fn what_is_kept_comes_back_as_it_was() {
         let mut history = history(5_000);
         let me = MemberId(1);
         let texts: Vec<_> = (1..300)

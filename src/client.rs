@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    alarms::Alarms,
     census::{Counted, Object},
     clock::Millis,
     deadlines::{Deadlines, Due},
@@ -50,6 +51,8 @@ pub struct Shared {
     pub send_timeout: Millis,
     /// Lent to whoever reads from a socket or writes to one.
     pub scratch: RefCell<Vec<u8>>,
+    /// When each client is to be looked at.
+    pub alarms: Alarms,
     /// Whether the server goes down: nobody is told any more who leaves.
     pub draining: Cell<bool>,
     /// The thread's counters.
@@ -106,6 +109,8 @@ pub struct Client {
     ping_due: Cell<Millis>,
     /// When the connection's task is to be done with closing.
     close_by: Cell<Millis>,
+    /// When the ticker will look at it.
+    alarm: Cell<Millis>,
     tally: Tally,
     handshake: Arc<Handshake>,
     _counted: Counted,
@@ -145,6 +150,7 @@ impl Client {
             outside_since: Cell::new(now.saturating_sub(outside_for)),
             ping_due: Cell::new(now + first_ping),
             close_by: Cell::new(Millis::MAX),
+            alarm: Cell::new(Millis::MAX),
             tally: Tally::default(),
             handshake,
             _counted: Counted::new(Object::Connection),
@@ -247,6 +253,7 @@ impl Client {
             membership.dissolve(ending);
         }
         self.outside_since.set(shared.now.get());
+        self.look_soon(shared);
     }
 
     // ----- what is let in -----
@@ -410,6 +417,7 @@ impl Client {
         self.end(Phase::Closing, ending);
         // Even if it trickles: a reader of a few bytes a second must not live for ever.
         self.close_by.set(shared.now.get() + shared.send_timeout);
+        self.look_soon(shared);
     }
 
     /// Ends the socket without a word, and with it what the system holds for it: nobody reads there.
@@ -472,7 +480,44 @@ impl Client {
         self.close_at_once(Ending::SlowConsumer, frames, shared);
     }
 
-    /// What is due at this time, asked again and again by the thread's ticker.
+    /// Has the ticker look at it at its next tick: a deadline has come nearer.
+    pub fn look_soon(&self, shared: &Shared) {
+        self.look_at(shared.now.get(), shared);
+    }
+
+    fn look_at(&self, at: Millis, shared: &Shared) {
+        if at < self.alarm.get() {
+            self.alarm.set(at);
+            shared.alarms.set(at, self.id());
+        }
+    }
+
+    /// Whether this alarm is the one for which it was to be looked at, and not an older one.
+    pub fn take_alarm(&self, at: Millis) -> bool {
+        let is_latest = self.alarm.get() == at;
+        if is_latest {
+            self.alarm.set(Millis::MAX);
+        }
+        is_latest
+    }
+
+    /// Has the ticker look at it again when the next of its deadlines may have come.
+    pub fn look_again(&self, deadlines: &Deadlines, now: Millis, shared: &Shared) {
+        if self.phase.get() != Phase::Open {
+            return self.look_at(self.close_by.get().max(now + 1), shared);
+        }
+        let heard = self.heard.get().saturating_add(deadlines.idle_timeout);
+        let stuck = self.stuck_since.get();
+        let stuck = stuck.map(|since| since.saturating_add(deadlines.send_timeout));
+        let is_outside = self.membership.borrow().is_none();
+        let outside = self.outside_since.get();
+        let outside = is_outside.then(|| outside.saturating_add(deadlines.join_timeout));
+        let others = [stuck, outside].into_iter().flatten();
+        let next = others.fold(heard.min(self.ping_due.get()), Millis::min);
+        self.look_at(next.max(now + 1), shared);
+    }
+
+    /// What is due at this time, asked by the thread's ticker.
     pub fn due(&self, deadlines: &Deadlines, now: Millis, shared: &Shared) -> Option<Due> {
         if self.phase.get() != Phase::Open {
             return (now >= self.close_by.get()).then_some(Due::Cut(Ending::SendTimeout));
@@ -583,6 +628,7 @@ impl Client {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     if self.stuck_since.get().is_none() {
                         self.stuck_since.set(Some(shared.now.get()));
+                        self.look_soon(shared);
                         // From now on it is the task that waits for the socket and goes on.
                         self.wake();
                     }

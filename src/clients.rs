@@ -6,8 +6,8 @@
 //! offers each socket all that has gathered, in one write. So a quiet server writes at once, a
 //! busy one gathers by itself, and nobody's task is woken to be sent an event.
 //!
-//! **One ticker.** Deadlines and heartbeats are looked up in one pass over all clients a few
-//! times a second, instead of one timer a connection.
+//! **One ticker.** Deadlines and heartbeats are looked up some forty times a second, of those clients for
+//! whom something may be due ([`Alarms`]), instead of one timer a connection.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -23,6 +23,7 @@ use slotmap::SlotMap;
 use tokio::time::MissedTickBehavior;
 
 use crate::{
+    alarms::Alarms,
     client::{Client, Phase, Shared},
     clock::{Millis, millis},
     deadlines::{Deadlines, Due},
@@ -130,6 +131,7 @@ impl Clients {
                 send_queue_bytes: session.send_queue_bytes,
                 send_timeout: millis(session.send_timeout),
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
+                alarms: Alarms::default(),
                 draining: Cell::new(false),
                 stats,
             },
@@ -168,6 +170,7 @@ impl Clients {
         let client = Rc::new(client);
         let id = self.table.borrow_mut().insert(client.clone());
         client.set_id(id);
+        client.look_soon(&self.shared);
         client
     }
 
@@ -303,12 +306,15 @@ impl Clients {
         self.shared.stats.worker_turn.observe(late);
         let now = self.time_awake();
         self.shared.now.set(now);
-        for client in self.table.borrow().values() {
+        while let Some((at, id)) = self.shared.alarms.take_due(now) {
+            let Some(client) = self.get(id).filter(|client| client.take_alarm(at)) else {
+                continue;
+            };
             match client.due(&self.deadlines, now, &self.shared) {
                 None => {}
                 Some(Due::Ping) => {
                     client.tally().pinged();
-                    self.push(client, Frame::Own(frame::ping()));
+                    self.push(&client, Frame::Own(frame::ping()));
                 }
                 Some(Due::NotJoined) => client.close(
                     Ending::NotJoined,
@@ -317,6 +323,7 @@ impl Clients {
                 ),
                 Some(Due::Cut(ending)) => client.cut(ending),
             }
+            client.look_again(&self.deadlines, now, &self.shared);
         }
     }
 
@@ -333,13 +340,18 @@ impl Clients {
 
     /// So much of the time since the last tick counts.
     fn counted(&self, since: Duration) -> Duration {
-        since.min(self.tick_interval() * 3)
+        since.min(Duration::from_millis(self.exactness() * 3))
     }
 
-    /// How often deadlines are looked up: often enough to keep the shortest of them within some
-    /// ten per cent.
+    /// How late a deadline may be found out: some ten per cent of the shortest of them.
+    fn exactness(&self) -> Millis {
+        (self.deadlines.shortest() / 10).clamp(5, 250)
+    }
+
+    /// How often deadlines are looked up. More often than exactness asks for: all who are pinged at
+    /// one tick are written to in one turn, and others wait for that.
     fn tick_interval(&self) -> Duration {
-        Duration::from_millis((self.deadlines.shortest() / 10).clamp(5, 250))
+        Duration::from_millis(self.exactness().min(25))
     }
 }
 

@@ -19,7 +19,7 @@
 //! * one client, as its thread knows it: [`client`]; [`ticket`], the promise that a request is
 //!   answered; [`membership`], the guard that takes a session out of its room; [`ending`], why;
 //!   [`progress`], how far it got; [`handover`], what goes along to another thread; [`deadlines`],
-//!   [`rate`], [`tally`]
+//!   [`alarms`], [`rate`], [`tally`]
 //! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
 //!   [`pages`], [`web`], [`health`], [`limits`]
@@ -30,6 +30,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod admission;
+pub mod alarms;
 pub mod auth;
 pub mod census;
 pub mod client;

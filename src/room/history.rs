@@ -10,6 +10,7 @@
 //! kept ([`records`]): written on in order, dropped in order.
 
 mod records;
+mod reserve;
 
 use std::{
     collections::BTreeMap,

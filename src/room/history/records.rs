@@ -2,18 +2,17 @@
 //!
 //! A busy server keeps tens of megabytes of them and touches each byte twice, when it is written and
 //! when it is overwritten, so what they cost is cold memory. Hence one run of bytes, in which a
-//! record's head stands before its text; and chunks of a fixed size, which go back to the allocator
-//! one by one and are the next to be written: a room that fills up copies nothing and clears no
-//! memory by the megabyte.
+//! record's head stands before its text; and chunks of a fixed size, which are let go one by one and are
+//! the next to be written ([`reserve`]): a room that fills up copies nothing.
 
 use std::collections::{VecDeque, vec_deque};
 
 use bytes::{Buf, BufMut, buf::Take};
 
+use super::reserve::{self, CHUNK};
 use crate::{clock::Millis, ids::MemberId};
 
-/// The size of a chunk; the first ones of a room are smaller, since most rooms say little.
-const CHUNK: usize = 8 * 1024;
+/// The first chunks of a room are smaller, since most rooms say little; this is the smallest.
 const FIRST_CHUNK: usize = 512;
 
 /// What stands before each text. Events without a cause say 0, which is nobody's id.
@@ -88,10 +87,11 @@ impl Records {
         while bytes.has_remaining() {
             let last = match self.chunks.back_mut() {
                 Some(last) if last.len() < last.capacity() => last,
-                _ => {
-                    let capacity = (2 * self.bytes).clamp(FIRST_CHUNK, CHUNK);
-                    self.chunks.push_back_mut(Vec::with_capacity(capacity))
-                }
+                _ => self.chunks.push_back_mut(if 2 * self.bytes < CHUNK {
+                    Vec::with_capacity((2 * self.bytes).max(FIRST_CHUNK))
+                } else {
+                    reserve::take()
+                }),
             };
             let piece = bytes.chunk();
             let fits = piece.len().min(last.capacity() - last.len());
@@ -110,13 +110,16 @@ impl Records {
             && chunk.len() <= self.start
         {
             self.start -= chunk.len();
-            self.chunks.pop_front();
+            if let Some(chunk) = self.chunks.pop_front() {
+                reserve::give_back(chunk);
+            }
         }
         if self.len > 0 {
             self.first = Some(Head::read(&mut self.cursor()));
         } else {
             // A quiet room holds no memory.
-            *self = Self::default();
+            self.chunks = VecDeque::new();
+            self.start = 0;
         }
         Some(first)
     }

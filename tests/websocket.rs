@@ -930,6 +930,19 @@ fn after_a_leave_the_join_timeout_starts_anew() {
 }
 
 #[test]
+fn the_join_timeout_after_a_leave_waits_for_no_ping() {
+    let server = Server::with(|settings| {
+        settings.session.join_timeout = Duration::from_millis(400);
+        settings.session.ping_interval = Duration::from_secs(3600);
+        settings.session.idle_timeout = Duration::from_secs(7200);
+    });
+    let mut client = server.connect();
+    client.join("room", "member");
+    client.ok("channel.leave", json!({}));
+    assert_eq!(client.closed(), 1008);
+}
+
+#[test]
 fn idle_timeout_is_for_the_silent_not_for_those_who_answer_pings() {
     let idle_timeout = Duration::from_millis(1500);
     let server = Server::with(|settings| {

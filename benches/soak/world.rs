@@ -27,8 +27,8 @@ pub(crate) const RESUME_WINDOW: Duration = Duration::from_secs(8);
 /// How long for one that takes no byte, or that does not join.
 pub(crate) const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How much shorter that may be: the server reckons by a clock that ticks so often, and where a turn
-/// of a worker is long, three ticks may pass as one.
+/// How much shorter that may be: where a turn of a worker is longer, the server's clock counts no more
+/// than this of it.
 pub(crate) const CLOCK: Duration = Duration::from_millis(3 * 250);
 /// How many events a room keeps for those who come back.
 pub(crate) const RESUME_EVENTS: u64 = 1024;

@@ -125,6 +125,7 @@ impl History {
         let first = self.kept.pop_first();
         if let Some(first) = &first {
             self.gone.add(first.number, first.cause);
+            self.revived.remove(&first.number);
         }
         first.is_some()
     }
@@ -140,6 +141,8 @@ impl History {
         for (head, text) in self.kept.iter() {
             if is_needed(&head) {
                 kept.push(head, text);
+            } else {
+                self.revived.remove(&head.number);
             }
         }
         self.kept = kept;
@@ -246,8 +249,9 @@ mod tests {
         for number in 1..20 {
             history.push(&event(number, 500), None, 0);
         }
+        drop(history.after(5, MemberId(1), Instant::now()));
         history.expire(101);
-        assert_eq!(history.kept.capacity(), 0);
+        assert_eq!((history.kept.capacity(), history.revived.len()), (0, 0));
     }
 
     #[test]

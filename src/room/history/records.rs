@@ -76,13 +76,14 @@ impl Records {
     /// Adds one at the end; `head.len` is the length of `text`.
     pub(super) fn push(&mut self, head: Head, text: impl Buf) {
         debug_assert_eq!(head.len as usize, text.remaining());
+        self.bytes += head.size();
         self.write(&head.to_bytes()[..]);
         self.write(text);
         self.first.get_or_insert(head);
         self.len += 1;
-        self.bytes += head.size();
     }
 
+    /// Appends bytes, which are counted already.
     fn write(&mut self, mut bytes: impl Buf) {
         while bytes.has_remaining() {
             let last = match self.chunks.back_mut() {
@@ -118,8 +119,7 @@ impl Records {
             self.first = Some(Head::read(&mut self.cursor()));
         } else {
             // A quiet room holds no memory.
-            self.chunks = VecDeque::new();
-            self.start = 0;
+            *self = Self::default();
         }
         Some(first)
     }
@@ -164,6 +164,12 @@ impl Records {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.chunks.iter().map(Vec::capacity).sum()
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.chunks.drain(..).for_each(reserve::give_back);
     }
 }
 

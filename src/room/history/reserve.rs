@@ -23,8 +23,8 @@ const BATCH: usize = 256;
 /// With fewer than these, the next ones are asked for.
 const LOW: usize = BATCH / 2;
 
-/// More than these go back to the allocator.
-const MOST: usize = 2 * BATCH;
+/// More than these go back to the allocator. With a batch on its way it is 4 MiB a thread at most.
+const MOST: usize = BATCH;
 
 /// How much less than the others the thread that touches them counts.
 const NICE: i32 = 10;
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn what_comes_back_is_used_again_but_not_hoarded() {
         let mut reserve = Reserve::default();
-        for _ in 0..2 * MOST {
+        for _ in 0..MOST + 10 {
             reserve.give_back(vec![7; CHUNK]);
         }
         assert_eq!(reserve.ready.len(), MOST);

@@ -77,41 +77,46 @@ struct Parting {
 }
 
 /// See the module's text.
+///
+/// In this order, so that what every delivery touches lies together: there are many clients, and
+/// each is in memory that has gone cold when its turn comes.
+#[repr(C)]
 pub struct Client {
-    id: Cell<ConnectionId>,
-    socket: Socket,
-    outbox: RefCell<Outbox>,
+    phase: Cell<Phase>,
     /// Whether it is on the list of those to be flushed at the end of this turn.
     dirty: Cell<bool>,
-    /// Since when the socket has taken no byte of what waits; `None` while it takes all.
-    stuck_since: Cell<Option<Millis>>,
-    phase: Cell<Phase>,
-    /// Why it is no longer open.
-    ending: Cell<Ending>,
-    membership: RefCell<Option<Membership>>,
-    handover: RefCell<Option<Handover>>,
-    /// How much it may say; `None` where that is not limited.
-    rate: RefCell<Option<Box<RateLimit>>>,
-    unanswered: Cell<u32>,
-    /// How it is closed once all its requests are answered.
-    parting: RefCell<Option<Parting>>,
     /// A join or leave is under way.
     moving: Cell<bool>,
     /// A frame waits for `unanswered` or `moving`.
     held_back: Cell<bool>,
-    /// The payload of the frame that its session is about to see, where that is long.
-    beside: Cell<Option<Bytes>>,
+    unanswered: Cell<u32>,
+    /// Since when the socket has taken no byte of what waits; `None` while it takes all.
+    stuck_since: Cell<Option<Millis>>,
+    id: Cell<ConnectionId>,
+    outbox: RefCell<Outbox>,
+    tally: Tally,
+    socket: Socket,
+    heard: Cell<Millis>,
     /// Wakes the connection's task.
     task: RefCell<Option<Waker>>,
-    heard: Cell<Millis>,
+    /// How much it may say; `None` where that is not limited.
+    rate: RefCell<Option<Box<RateLimit>>>,
+    /// The payload of the frame that its session is about to see, where that is long.
+    beside: Cell<Option<Bytes>>,
+    membership: RefCell<Option<Membership>>,
+    /// Why it is no longer open.
+    ending: Cell<Ending>,
+    handover: RefCell<Option<Handover>>,
+    /// How it is closed once all its requests are answered.
+    parting: RefCell<Option<Parting>>,
     /// When it was last outside of every room: at its connect or its leave.
     outside_since: Cell<Millis>,
     ping_due: Cell<Millis>,
     /// When the connection's task is to be done with closing.
     close_by: Cell<Millis>,
-    /// When the ticker will look at it.
+    /// When the ticker will look at it, and when once more.
     alarm: Cell<Millis>,
-    tally: Tally,
+    later_alarm: Cell<Millis>,
     handshake: Arc<Handshake>,
     _counted: Counted,
 }
@@ -151,6 +156,7 @@ impl Client {
             ping_due: Cell::new(now + first_ping),
             close_by: Cell::new(Millis::MAX),
             alarm: Cell::new(Millis::MAX),
+            later_alarm: Cell::new(Millis::MAX),
             tally: Tally::default(),
             handshake,
             _counted: Counted::new(Object::Connection),
@@ -487,18 +493,19 @@ impl Client {
 
     fn look_at(&self, at: Millis, shared: &Shared) {
         if at < self.alarm.get() {
-            self.alarm.set(at);
+            self.later_alarm.set(self.alarm.replace(at));
             shared.alarms.set(at, self.id());
         }
     }
 
-    /// Whether this alarm is the one for which it was to be looked at, and not an older one.
+    /// Whether it is to be looked at for this alarm, and not for one that came to nothing.
     pub fn take_alarm(&self, at: Millis) -> bool {
-        let is_latest = self.alarm.get() == at;
-        if is_latest {
-            self.alarm.set(Millis::MAX);
+        let is_next = self.alarm.get() == at;
+        if is_next {
+            // The one behind it is still set: without a word of it, each look would set another.
+            self.alarm.set(self.later_alarm.replace(Millis::MAX));
         }
-        is_latest
+        is_next
     }
 
     /// Has the ticker look at it again when the next of its deadlines may have come.

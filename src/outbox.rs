@@ -242,8 +242,13 @@ impl Outbox {
                 self.sent(frame, len);
             }
         }
-        if self.frames.is_empty() && self.frames.capacity() > KEPT_CAPACITY {
-            self.frames = VecDeque::new();
+        if self.frames.is_empty() {
+            if self.frames.capacity() > KEPT_CAPACITY {
+                self.frames = VecDeque::new();
+            } else {
+                // So that the next ones lie where these did, in memory that is warm.
+                self.frames.clear();
+            }
         }
     }
 

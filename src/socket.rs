@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::BufMut;
+use rustix::net::SendFlags;
 use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
@@ -188,7 +189,8 @@ impl io::Read for Wire<'_> {
 
 impl Write for Wire<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.noted(SockRef::from(self.0).send(bytes))
+        // Not through libc, whose send looks first whether its thread is to be cancelled.
+        self.noted(rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL).map_err(io::Error::from))
     }
 
     fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {

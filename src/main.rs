@@ -30,15 +30,17 @@ use crate::flags::{Command, Flags};
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// What the allocator reads when it starts: it is to ask the system for large pages. The memory of a
-/// busy server is used for a moment and not again for seconds; in pages of 4 KiB nearly every
-/// event of a room that has been quiet for a while begins with several walks through page tables.
+/// What the allocator reads when it starts. The memory of a member is used for a moment and not again
+/// for seconds; in pages of 4 KiB, with thousands of members, each use begins with walks through
+/// page tables that have gone cold too. So what has been full for a second is to be in large
+/// pages (`hpa`), and parted again before a part of it goes back to the system (`lazy`): a large page of
+/// which a little is left is filled up again by the kernel, and a quiet server would grow.
 // SAFETY: jemalloc declares this symbol as a `const char *` that programs may define, and reads a
 // string that ends with a zero there, once, when it starts; a reference to an array is a pointer to
 // its first byte, and this one lives for ever.
 #[allow(unsafe_code)]
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static ALLOCATOR_SETTINGS: &[u8; 11] = b"thp:always\0";
+static ALLOCATOR_SETTINGS: &[u8; 56] = b"hpa:true,hpa_hugify_style:lazy,hpa_hugify_delay_ms:1000\0";
 
 /// Exit code for settings and flags that cannot be used.
 const BAD_SETTINGS: u8 = 2;

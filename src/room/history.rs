@@ -7,10 +7,9 @@
 //!
 //! Every event of every room passes through here, and hardly one is ever asked for. So the frame
 //! itself is let go as soon as it is sent, while its memory is still warm, and only its text is
-//! kept ([`records`]): written on in order, dropped in order.
+//! kept (`records.rs`): written on in order, dropped in order.
 
 mod records;
-mod reserve;
 
 use std::{
     collections::BTreeMap,

@@ -3,14 +3,16 @@
 //! A busy server keeps tens of megabytes of them and touches each byte twice, when it is written and
 //! when it is overwritten, so what they cost is cold memory. Hence one run of bytes, in which a
 //! record's head stands before its text; and chunks of a fixed size, which are let go one by one and are
-//! the next to be written ([`reserve`]): a room that fills up copies nothing.
+//! the next to be written: a room that fills up copies nothing.
 
 use std::collections::{VecDeque, vec_deque};
 
 use bytes::{Buf, BufMut, buf::Take};
 
-use super::reserve::{self, CHUNK};
 use crate::{clock::Millis, ids::MemberId};
+
+/// The size of a chunk.
+const CHUNK: usize = 8 * 1024;
 
 /// The first chunks of a room are smaller, since most rooms say little; this is the smallest.
 const FIRST_CHUNK: usize = 512;
@@ -88,11 +90,10 @@ impl Records {
         while bytes.has_remaining() {
             let last = match self.chunks.back_mut() {
                 Some(last) if last.len() < last.capacity() => last,
-                _ => self.chunks.push_back_mut(if 2 * self.bytes < CHUNK {
-                    Vec::with_capacity((2 * self.bytes).max(FIRST_CHUNK))
-                } else {
-                    reserve::take()
-                }),
+                _ => {
+                    let capacity = (2 * self.bytes).clamp(FIRST_CHUNK, CHUNK);
+                    self.chunks.push_back_mut(Vec::with_capacity(capacity))
+                }
             };
             let piece = bytes.chunk();
             let fits = piece.len().min(last.capacity() - last.len());
@@ -111,9 +112,7 @@ impl Records {
             && chunk.len() <= self.start
         {
             self.start -= chunk.len();
-            if let Some(chunk) = self.chunks.pop_front() {
-                reserve::give_back(chunk);
-            }
+            self.chunks.pop_front();
         }
         if self.len > 0 {
             self.first = Some(Head::read(&mut self.cursor()));
@@ -164,12 +163,6 @@ impl Records {
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.chunks.iter().map(Vec::capacity).sum()
-    }
-}
-
-impl Drop for Records {
-    fn drop(&mut self) {
-        self.chunks.drain(..).for_each(reserve::give_back);
     }
 }
 

@@ -513,15 +513,28 @@ impl Client {
         if self.phase.get() != Phase::Open {
             return self.look_at(self.close_by.get().max(now + 1), shared);
         }
-        let heard = self.heard.get().saturating_add(deadlines.idle_timeout);
-        let stuck = self.stuck_since.get();
-        let stuck = stuck.map(|since| since.saturating_add(deadlines.send_timeout));
-        let is_outside = self.membership.borrow().is_none();
-        let outside = self.outside_since.get();
-        let outside = is_outside.then(|| outside.saturating_add(deadlines.join_timeout));
-        let others = [stuck, outside].into_iter().flatten();
-        let next = others.fold(heard.min(self.ping_due.get()), Millis::min);
+        let others = [self.stuck_until(deadlines), self.outside_until(deadlines)];
+        let first = self.silent_until(deadlines).min(self.ping_due.get());
+        let next = others.into_iter().flatten().fold(first, Millis::min);
         self.look_at(next.max(now + 1), shared);
+    }
+
+    /// When it has said nothing for too long.
+    fn silent_until(&self, deadlines: &Deadlines) -> Millis {
+        self.heard.get().saturating_add(deadlines.idle_timeout)
+    }
+
+    /// When its socket, if it is full, has taken nothing for too long.
+    fn stuck_until(&self, deadlines: &Deadlines) -> Option<Millis> {
+        let since = self.stuck_since.get()?;
+        Some(since.saturating_add(deadlines.send_timeout))
+    }
+
+    /// When it has been in no room for too long, if it is in none.
+    fn outside_until(&self, deadlines: &Deadlines) -> Option<Millis> {
+        let since = self.outside_since.get();
+        let is_outside = self.membership.borrow().is_none();
+        is_outside.then(|| since.saturating_add(deadlines.join_timeout))
     }
 
     /// What is due at this time, asked by the thread's ticker.
@@ -529,24 +542,21 @@ impl Client {
         if self.phase.get() != Phase::Open {
             return (now >= self.close_by.get()).then_some(Due::Cut(Ending::SendTimeout));
         }
-        if let Some(since) = self.stuck_since.get()
-            && now.saturating_sub(since) >= deadlines.send_timeout
-        {
+        let is_over = |until: Option<Millis>| until.is_some_and(|until| until <= now);
+        if is_over(self.stuck_until(deadlines)) {
+            let since = self.stuck_since.get();
             // A system calls a socket writable only when a good part of its buffer is free, which
             // a steady reader may not have brought about in that time. Whether it has taken
             // anything shows when it is offered more.
             self.flush(shared);
-            if self.stuck_since.get() == Some(since) {
+            if self.stuck_since.get() == since {
                 return Some(Due::Cut(Ending::SendTimeout));
             }
         }
-        if now.saturating_sub(self.heard.get()) >= deadlines.idle_timeout {
+        if self.silent_until(deadlines) <= now {
             return Some(Due::Cut(Ending::Idle));
         }
-        if self.membership.borrow().is_none()
-            && !self.moving.get()
-            && now.saturating_sub(self.outside_since.get()) >= deadlines.join_timeout
-        {
+        if !self.moving.get() && is_over(self.outside_until(deadlines)) {
             return Some(Due::NotJoined);
         }
         if now >= self.ping_due.get() {

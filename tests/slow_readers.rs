@@ -19,7 +19,8 @@ fn server(change: impl FnOnce(&mut meeting_server::settings::Session)) -> Server
         settings.session.send_queue = 64;
         settings.session.send_queue_bytes = 256 * 1024;
         settings.session.send_timeout = Duration::from_millis(500);
-        // Nobody is looked at because a ping is due.
+        // Nobody is looked at because something else is due.
+        settings.session.join_timeout = Duration::from_secs(3600);
         settings.session.ping_interval = Duration::from_secs(3600);
         settings.session.idle_timeout = Duration::from_secs(7200);
         change(&mut settings.session);

@@ -9,6 +9,7 @@ use std::{
     io::ErrorKind,
     sync::Arc,
     task::Waker,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -625,7 +626,7 @@ impl Client {
             if taken >= enough {
                 return taken;
             }
-            let oldest = self.outbox.borrow().first_event();
+            let oldest = self.first_event();
             self.outbox.borrow().gather(&mut scratch);
             match self.socket.send(&scratch) {
                 Ok(written) => {
@@ -659,6 +660,11 @@ impl Client {
         }
         self.stuck_since.set(None);
         taken
+    }
+
+    /// When the event that waits first happened, see [`Outbox::first_event`].
+    pub fn first_event(&self) -> Option<Instant> {
+        self.outbox.borrow().first_event()
     }
 
     /// Whether the socket is full, so that the connection's task has to wait for it.

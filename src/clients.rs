@@ -13,6 +13,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::{BTreeMap, VecDeque},
     future::poll_fn,
+    hint::black_box,
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
@@ -45,6 +46,9 @@ const FLUSH_BYTES: usize = 1024 * 1024;
 
 /// Bytes that one of them is sent at a time where there are others.
 pub const PART_BYTES: usize = 256 * 1024;
+
+/// How many of them are touched together before they are flushed one by one.
+const TOUCHED_TOGETHER: usize = 8;
 
 /// Over how long those who are sent away at a shutdown are asked to spread their return.
 const RETURN_SPREAD: Millis = 5_000;
@@ -249,9 +253,12 @@ impl Clients {
     /// Flushes the clients on the list, up to the budget. `true`: there are more.
     fn flush_some(&self) -> bool {
         let mut bytes = 0;
-        for _ in 0..FLUSH_BUDGET {
+        for n in 0..FLUSH_BUDGET {
             if bytes >= FLUSH_BYTES {
                 break;
+            }
+            if n % TOUCHED_TOGETHER == 0 {
+                self.touch_next();
             }
             let Some(id) = self.dirty.borrow_mut().pop_front() else {
                 return false;
@@ -268,6 +275,16 @@ impl Clients {
             }
         }
         !self.dirty.borrow().is_empty()
+    }
+
+    /// Touches what the next few flushes begin with. It lies in memory that has gone cold, and a
+    /// processor waits for several such places at once where nothing else stands between them.
+    fn touch_next(&self) {
+        let table = self.table.borrow();
+        let dirty = self.dirty.borrow();
+        for client in dirty.iter().take(TOUCHED_TOGETHER) {
+            black_box(table.get(*client).and_then(|client| client.first_event()));
+        }
     }
 
     /// Who is in which room.

@@ -86,6 +86,8 @@ pub struct Client {
     phase: Cell<Phase>,
     /// Whether it is on the list of those to be flushed at the end of this turn.
     dirty: Cell<bool>,
+    /// Whether it waits with the crowd for less pressing events, see [`crate::crowd`].
+    in_crowd: Cell<bool>,
     /// A join or leave is under way.
     moving: Cell<bool>,
     /// A frame waits for `unanswered` or `moving`.
@@ -140,6 +142,7 @@ impl Client {
             socket,
             outbox: RefCell::new(outbox),
             dirty: Cell::new(false),
+            in_crowd: Cell::new(false),
             stuck_since: Cell::new(None),
             phase: Cell::new(Phase::Open),
             ending: Cell::default(),
@@ -574,7 +577,7 @@ impl Client {
 
     // ----- what is sent -----
 
-    /// Adds to what waits. `true`: it is to be put on the list of those to be flushed.
+    /// Adds to what waits. `true`: its socket takes more, so that somebody has to see to a flush.
     pub fn push(&self, frame: Frame, shared: &Shared) -> bool {
         if self.phase.get() != Phase::Open {
             return false;
@@ -592,7 +595,7 @@ impl Client {
         let mut outbox = self.outbox.borrow_mut();
         outbox.push(frame);
         self.tally.queued(outbox.waiting());
-        self.stuck_since.get().is_none() && self.set_dirty()
+        !self.is_stuck()
     }
 
     fn is_full(&self, more: usize, shared: &Shared) -> bool {
@@ -610,6 +613,17 @@ impl Client {
     /// It is no longer on the list.
     pub fn clear_dirty(&self) {
         self.dirty.set(false);
+    }
+
+    /// Something waits for it that may wait. `false`: it is seen to already.
+    pub fn enter_crowd(&self) -> bool {
+        !self.dirty.get() && !self.in_crowd.replace(true)
+    }
+
+    /// It has waited long enough. `false`: there is nothing any more.
+    pub fn leave_crowd(&self) -> bool {
+        self.in_crowd.set(false);
+        !self.is_flushed()
     }
 
     /// Offers the socket what waits, until it takes no more.

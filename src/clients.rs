@@ -6,6 +6,9 @@
 //! offers each socket all that has gathered, in one write. So a quiet server writes at once, a
 //! busy one gathers by itself, and nobody's task is woken to be sent an event.
 //!
+//! What may wait a moment, who comes and goes in a [`Crowd`], marks nobody: it goes with the next
+//! push that does, or when the ticker says that it has waited long enough.
+//!
 //! **One ticker.** Deadlines and heartbeats are looked up some forty times a second, of those clients for
 //! whom something may be due ([`Alarms`]), instead of one timer a connection.
 
@@ -27,6 +30,7 @@ use crate::{
     alarms::Alarms,
     client::{Client, Phase, Shared},
     clock::{Millis, millis},
+    crowd::Crowd,
     deadlines::{Deadlines, Due},
     ending::Ending,
     ids::{ConnectionId, RoomId},
@@ -62,6 +66,7 @@ pub struct Clients {
     table: RefCell<SlotMap<ConnectionId, Rc<Client>>>,
     dirty: RefCell<VecDeque<ConnectionId>>,
     flusher: RefCell<Option<Waker>>,
+    crowd: Crowd,
     shared: Shared,
     deadlines: Deadlines,
     last_tick: Cell<Instant>,
@@ -129,6 +134,7 @@ impl Clients {
             table: RefCell::default(),
             dirty: RefCell::default(),
             flusher: RefCell::default(),
+            crowd: Crowd::default(),
             shared: Shared {
                 now: Cell::new(0),
                 send_queue: session.send_queue,
@@ -155,6 +161,11 @@ impl Clients {
     /// What all clients of the thread share.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Who comes and goes on this thread.
+    pub fn crowd(&self) -> &Crowd {
+        &self.crowd
     }
 
     /// The thread's time.
@@ -210,7 +221,7 @@ impl Clients {
     /// Sends something to one client.
     pub fn push(&self, client: &Client, frame: Frame) {
         if client.push(frame, &self.shared) {
-            self.enlist(client.id());
+            self.mark(client);
         }
     }
 
@@ -218,6 +229,17 @@ impl Clients {
     pub fn push_to(&self, id: ConnectionId, frame: Frame) {
         if let Some(client) = self.table.borrow().get(id) {
             self.push(client, frame);
+        }
+    }
+
+    /// Sends something to the client with this key, if it is still there, by the time that is
+    /// allowed for those who come and go in a [`Crowd`].
+    pub fn push_in_time(&self, id: ConnectionId, frame: Frame) {
+        if let Some(client) = self.table.borrow().get(id)
+            && client.push(frame, &self.shared)
+            && client.enter_crowd()
+        {
+            self.crowd.wait(id, self.now());
         }
     }
 
@@ -323,6 +345,14 @@ impl Clients {
         self.shared.stats.worker_turn.observe(late);
         let now = self.time_awake();
         self.shared.now.set(now);
+        self.crowd.tick();
+        while let Some(id) = self.crowd.take_due(now) {
+            if let Some(client) = self.table.borrow().get(id)
+                && client.leave_crowd()
+            {
+                self.mark(client);
+            }
+        }
         while let Some((at, id)) = self.shared.alarms.take_due(now) {
             let Some(client) = self.get(id).filter(|client| client.take_alarm(at)) else {
                 continue;
@@ -406,7 +436,78 @@ async fn tick_for_ever(clients: Rc<Clients>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::{
+        admission::Admission, crowd::PATIENCE, handover::Baggage, handshake::Handshake,
+        socket::Socket,
+    };
+
+    /// A client among `clients`, and the other end of its socket.
+    async fn connected(clients: &Clients) -> (Rc<Client>, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let near = listener.accept().unwrap().0;
+        near.set_nonblocking(true).unwrap();
+        let near = tokio::net::TcpStream::from_std(near).unwrap();
+        let door = Admission::new(&Settings::defaults());
+        let counted = Arc::new(door.accept(None));
+        let handshake = Handshake {
+            client: None,
+            channels: [None, None],
+            device: None,
+            token: None,
+            admitted: door.upgrade(&counted, None, None).unwrap(),
+            counted,
+        };
+        let baggage = Baggage {
+            handshake: Arc::new(handshake),
+            unsent: Vec::new(),
+            rate: None,
+            outside_for: 0,
+        };
+        let client = Client::new(Socket::Plain(near), baggage, clients.now(), 10_000);
+        (clients.insert(client), far)
+    }
+
+    fn word(text: &str) -> Frame {
+        Frame::Own(text.into())
+    }
+
+    #[tokio::test]
+    async fn what_may_wait_goes_when_its_time_is_over_and_not_before() {
+        let clients = Clients::new(&Settings::defaults(), Arc::default());
+        let (client, mut far) = connected(&clients).await;
+        let begun = clients.now();
+        for text in ["a", "b"] {
+            clients.push_in_time(client.id(), word(text));
+        }
+        assert!(!clients.flush_some());
+        while !client.is_flushed() {
+            assert!(clients.now() <= begun + PATIENCE, "its time is over");
+            clients.tick(Duration::ZERO);
+            clients.flush_some();
+        }
+        assert!(clients.now() >= begun + PATIENCE);
+        let mut read = [0; 2];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, *b"ab");
+    }
+
+    #[tokio::test]
+    async fn what_may_wait_goes_with_what_may_not_and_in_its_order() {
+        let clients = Clients::new(&Settings::defaults(), Arc::default());
+        let (client, mut far) = connected(&clients).await;
+        clients.push_in_time(client.id(), word("a"));
+        clients.push_to(client.id(), word("b"));
+        clients.push_in_time(client.id(), word("c"));
+        assert!(!clients.flush_some());
+        assert!(client.is_flushed());
+        let mut read = [0; 3];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, *b"abc");
+    }
 
     #[test]
     fn first_pings_are_spread_evenly_over_the_interval() {

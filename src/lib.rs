@@ -12,7 +12,8 @@
 //! 4. [`registry`]: the RegistryActor knows which room it is for
 //! 5. [`room`]: the RoomActor carries out what the rules in [`room::state`] make of it;
 //!    [`room::history`] keeps what lost members will need
-//! 6. [`outbox`]: what waits for each client, which [`clients`] flushes once a turn
+//! 6. [`outbox`]: what waits for each client, which [`clients`] flushes once a turn, or in a
+//!    [`crowd`] a moment later
 //!
 //! Around it:
 //!
@@ -38,6 +39,7 @@ pub mod clients;
 pub mod clock;
 pub mod connection;
 pub mod crew;
+pub mod crowd;
 pub mod deadlines;
 pub mod ending;
 pub mod grants;

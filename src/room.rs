@@ -340,6 +340,8 @@ impl RoomActor {
             // It is about to be true of everybody.
             return;
         }
+        let is_move = matches!(event, RoomEvent::Join(_) | RoomEvent::Leave(_));
+        let may_wait = is_move && clients.crowd().grows();
         let mut deliveries = 0;
         for member in self.state.members() {
             if Some(member.id) == except {
@@ -351,7 +353,11 @@ impl RoomActor {
                     numbered: member.numbered,
                     replayed: false,
                 };
-                clients.push_to(connection, Frame::Event(event));
+                if may_wait {
+                    clients.push_in_time(connection, Frame::Event(event));
+                } else {
+                    clients.push_to(connection, Frame::Event(event));
+                }
                 deliveries += 1;
             }
         }

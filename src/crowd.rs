@@ -1,0 +1,105 @@
+//! When many come and go at once, who does is told together.
+//!
+//! After a network failure or a new start of the server everybody comes back within seconds. That
+//! somebody has is then most of what there is to send, each time in a write of its own, and writes
+//! are what a join costs. So, of one thread, the first of a tick are told at once, which is all of
+//! them on any ordinary day; of the others their rooms are told a moment later, in one write with
+//! whoever else has come or gone meanwhile, or at once with whatever else there is to be told.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+};
+
+use crate::{clock::Millis, ids::ConnectionId};
+
+/// So many of a tick are told at once.
+const AT_ONCE: u32 = 16;
+
+/// How long the others may wait to be told. Nobody who looks at a list of people sees that.
+pub const PATIENCE: Millis = 200;
+
+/// More unused places than this are given back.
+const SPARE: usize = 1024;
+
+/// Who comes and goes on one thread, and who is to be told of it.
+#[derive(Debug, Default)]
+pub struct Crowd {
+    /// How many have come or gone since the last tick.
+    moved: Cell<u32>,
+    /// Who is to be told, and by when.
+    waiting: RefCell<VecDeque<(Millis, ConnectionId)>>,
+}
+
+impl Crowd {
+    /// Somebody comes or goes. Whether so many do that it may be told a moment later.
+    pub fn grows(&self) -> bool {
+        let moved = self.moved.get().saturating_add(1);
+        self.moved.set(moved);
+        moved > AT_ONCE
+    }
+
+    /// Something waits for this client that may wait.
+    pub fn wait(&self, client: ConnectionId, now: Millis) {
+        self.waiting
+            .borrow_mut()
+            .push_back((now + PATIENCE, client));
+    }
+
+    /// A new tick begins.
+    pub fn tick(&self) {
+        self.moved.set(0);
+    }
+
+    /// Takes out the first client that has waited long enough.
+    pub fn take_due(&self, now: Millis) -> Option<ConnectionId> {
+        let mut waiting = self.waiting.borrow_mut();
+        let (_, client) = waiting.pop_front_if(|(at, _)| *at <= now)?;
+        if waiting.capacity() > 4 * waiting.len() + SPARE {
+            waiting.shrink_to_fit();
+        }
+        Some(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::*;
+
+    #[test]
+    fn the_first_of_each_tick_are_no_crowd() {
+        let crowd = Crowd::default();
+        for _ in 0..3 {
+            assert!((0..AT_ONCE).all(|_| !crowd.grows()));
+            assert!(crowd.grows());
+            assert!(crowd.grows());
+            crowd.tick();
+        }
+    }
+
+    #[test]
+    fn who_waits_is_told_after_its_time_in_order() {
+        let mut ids = SlotMap::<ConnectionId, ()>::default();
+        let [a, b] = std::array::from_fn(|_| ids.insert(()));
+        let crowd = Crowd::default();
+        crowd.wait(a, 7);
+        crowd.wait(b, 8);
+        assert_eq!(crowd.take_due(6 + PATIENCE), None);
+        assert_eq!(crowd.take_due(7 + PATIENCE), Some(a));
+        assert_eq!(crowd.take_due(7 + PATIENCE), None);
+        assert_eq!(crowd.take_due(8 + PATIENCE), Some(b));
+        assert_eq!(crowd.take_due(Millis::MAX), None);
+    }
+
+    #[test]
+    fn a_crowd_that_was_told_leaves_no_memory_behind() {
+        let crowd = Crowd::default();
+        for now in 0..100_000 {
+            crowd.wait(ConnectionId::default(), now);
+        }
+        while crowd.take_due(Millis::MAX).is_some() {}
+        assert!(crowd.waiting.borrow().capacity() <= SPARE);
+    }
+}

@@ -1,0 +1,113 @@
+//! Many who come and go at once, over real sockets: who may be told a moment later is told all
+//! the same, once, in the one order of the room, and never behind what happened after it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too"
+)]
+
+mod common;
+
+use common::{
+    Client, Server,
+    member::{Member, short},
+};
+use serde_json::json;
+
+/// Far more than a thread tells of at once in one tick, even where a debug build is slow.
+const MANY: usize = 150;
+
+fn one_thread() -> Server {
+    Server::with(|settings| settings.server.workers = 1)
+}
+
+/// Connections that have not joined yet.
+fn crowd(server: &Server) -> Vec<Client> {
+    (0..MANY).map(|_| server.connect()).collect()
+}
+
+/// All of them ask to join before any of them reads.
+fn ask_to_join(crowd: &mut [Client]) -> Vec<i64> {
+    let join = |(n, client): (usize, &mut Client)| {
+        let endpoint = format!("c{n}");
+        let data = json!({"app": "test", "channel": "crowd", "endpoint": endpoint});
+        client.ask("channel.join", data)
+    };
+    crowd.iter_mut().enumerate().map(join).collect()
+}
+
+#[test]
+fn a_crowd_that_comes_and_goes_is_told_of_whole_and_in_one_order() {
+    let server = one_thread();
+    let mut anna = Member::join(server.addr, "crowd", "anna");
+    let mut ben = Member::join(server.addr, "crowd", "ben");
+    anna.event();
+    let mut crowd = crowd(&server);
+    let joins = ask_to_join(&mut crowd);
+    for (client, cseq) in crowd.iter_mut().zip(joins) {
+        let answer = client.answer(cseq);
+        assert_eq!(answer["err"], 0, "{answer}");
+        client.session = answer["data"]["session"].as_str().unwrap().to_owned();
+    }
+    for _ in 0..MANY {
+        anna.event();
+        ben.event();
+    }
+    let order = ben.story();
+    assert_eq!(anna.story()[1..], order);
+    for (n, client) in crowd.iter_mut().enumerate() {
+        let own = format!("join c{n}");
+        let at = order.iter().position(|event| *event == own).unwrap();
+        for expected in &order[at + 1..] {
+            let event = client.next();
+            assert_eq!(short(&event), *expected, "{own}");
+        }
+    }
+    // They go, and see of each other what happens before their own turn.
+    for client in &mut crowd {
+        client.ask("channel.leave", json!({}));
+    }
+    let before = anna.log.len();
+    for _ in 0..MANY {
+        anna.event();
+        ben.event();
+    }
+    assert_eq!(anna.story()[before..], ben.story()[MANY..]);
+    let gone = anna.story()[before..].to_vec();
+    assert!(gone.iter().all(|event| event.starts_with("leave c")));
+    assert_eq!(anna.names(), ["anna", "ben"]);
+}
+
+#[test]
+fn in_a_crowd_a_dump_is_the_state_between_the_events_around_it() {
+    let server = one_thread();
+    let mut anna = Member::join(server.addr, "crowd", "anna");
+    let mut crowd = crowd(&server);
+    ask_to_join(&mut crowd);
+    while anna.log.len() < MANY {
+        let names = anna.names();
+        let seen = anna.story();
+        let joined = seen.iter().map(|event| event.trim_start_matches("join "));
+        let expected: Vec<_> = ["anna"].into_iter().chain(joined).collect();
+        assert_eq!(names, expected);
+    }
+}
+
+#[test]
+fn in_a_crowd_a_broadcast_comes_behind_the_joins_before_it() {
+    let server = one_thread();
+    let mut anna = Member::join(server.addr, "crowd", "anna");
+    let mut crowd = crowd(&server);
+    let joins = ask_to_join(&mut crowd);
+    // The last one speaks as soon as it is in.
+    let last = crowd.last_mut().unwrap();
+    let answer = last.answer(joins[MANY - 1]);
+    last.session = answer["data"]["session"].as_str().unwrap().to_owned();
+    last.ask("broadcast", json!({"text": "hello"}));
+    let said = format!("broadcast c{} hello", MANY - 1);
+    while anna.story().last() != Some(&said) {
+        anna.event();
+    }
+    let own = format!("join c{}", MANY - 1);
+    assert!(anna.story().contains(&own), "{:?}", anna.story());
+}

@@ -1,10 +1,11 @@
-//! When many come and go at once, who does is told together.
+//! When many come and go at once, their rooms are told of several together.
 //!
-//! After a network failure or a new start of the server everybody comes back within seconds. That
-//! somebody has is then most of what there is to send, each time in a write of its own, and writes
-//! are what a join costs. So, of one thread, the first of a tick are told at once, which is all of
-//! them on any ordinary day; of the others their rooms are told a moment later, in one write with
-//! whoever else has come or gone meanwhile, or at once with whatever else there is to be told.
+//! After a network failure or a new start of the server everybody comes back within seconds, and
+//! publishes again. That somebody has is then most of what there is to send, each time in a write of its
+//! own, and writes are what a join costs. So, on one thread, the first of a tick are told of at once,
+//! which is all of them on any ordinary day; of the others their rooms are told a moment later, in
+//! one write with whatever else has changed meanwhile, or at once with what may not wait: an answer, a
+//! broadcast.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,30 +14,32 @@ use std::{
 
 use crate::{clock::Millis, ids::ConnectionId};
 
-/// So many of a tick are told at once.
+/// So many changes of a tick are told at once.
 const AT_ONCE: u32 = 16;
 
-/// How long the others may wait to be told. Nobody who looks at a list of people sees that.
+/// How long the others may wait to be told. Nobody who looks at a list of people sees that, and media
+/// takes longer to begin.
 pub const PATIENCE: Millis = 200;
 
 /// More unused places than this are given back.
 const SPARE: usize = 1024;
 
-/// Who comes and goes on one thread, and who is to be told of it.
+/// How much changes in the rooms of one thread, and who is to be told of it.
 #[derive(Debug, Default)]
 pub struct Crowd {
-    /// How many have come or gone since the last tick.
-    moved: Cell<u32>,
+    /// How much has changed since the last tick.
+    changes: Cell<u32>,
     /// Who is to be told, and by when.
     waiting: RefCell<VecDeque<(Millis, ConnectionId)>>,
 }
 
 impl Crowd {
-    /// Somebody comes or goes. Whether so many do that it may be told a moment later.
+    /// Somebody comes or goes, publishes or stops. Whether so many do that it may be told a moment
+    /// later.
     pub fn grows(&self) -> bool {
-        let moved = self.moved.get().saturating_add(1);
-        self.moved.set(moved);
-        moved > AT_ONCE
+        let changes = self.changes.get().saturating_add(1);
+        self.changes.set(changes);
+        changes > AT_ONCE
     }
 
     /// Something waits for this client that may wait.
@@ -48,7 +51,7 @@ impl Crowd {
 
     /// A new tick begins.
     pub fn tick(&self) {
-        self.moved.set(0);
+        self.changes.set(0);
     }
 
     /// Takes out the first client that has waited long enough.

@@ -340,8 +340,8 @@ impl RoomActor {
             // It is about to be true of everybody.
             return;
         }
-        let is_move = matches!(event, RoomEvent::Join(_) | RoomEvent::Leave(_));
-        let may_wait = is_move && clients.crowd().grows();
+        let is_said = matches!(event, RoomEvent::Broadcast(..));
+        let may_wait = !is_said && clients.crowd().grows();
         let mut deliveries = 0;
         for member in self.state.members() {
             if Some(member.id) == except {

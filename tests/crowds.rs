@@ -11,6 +11,7 @@ mod common;
 use common::{
     Client, Server,
     member::{Member, short},
+    stream,
 };
 use serde_json::json;
 
@@ -34,6 +35,20 @@ fn ask_to_join(crowd: &mut [Client]) -> Vec<i64> {
         client.ask("channel.join", data)
     };
     crowd.iter_mut().enumerate().map(join).collect()
+}
+
+/// Both are told the same, in the same order: so many events, one of each of the crowd that begins so.
+fn both_see(one: &mut Member, other: &mut Member, beginning: &str, events: usize) {
+    let seen = [one, other].map(|member| {
+        let before = member.log.len();
+        for _ in 0..events {
+            member.event();
+        }
+        member.story().split_off(before)
+    });
+    assert_eq!(seen[0], seen[1]);
+    let of_this_kind = seen[0].iter().filter(|event| event.starts_with(beginning));
+    assert_eq!(of_this_kind.count(), MANY);
 }
 
 #[test]
@@ -63,18 +78,15 @@ fn a_crowd_that_comes_and_goes_is_told_of_whole_and_in_one_order() {
             assert_eq!(short(&event), *expected, "{own}");
         }
     }
-    // They go, and see of each other what happens before their own turn.
+    for (n, client) in crowd.iter_mut().enumerate() {
+        let stream = stream(&format!("s{n}"));
+        client.ask("stream.add", json!({"stream": stream}));
+    }
+    both_see(&mut anna, &mut ben, "publish c", MANY);
     for client in &mut crowd {
         client.ask("channel.leave", json!({}));
     }
-    let before = anna.log.len();
-    for _ in 0..MANY {
-        anna.event();
-        ben.event();
-    }
-    assert_eq!(anna.story()[before..], ben.story()[MANY..]);
-    let gone = anna.story()[before..].to_vec();
-    assert!(gone.iter().all(|event| event.starts_with("leave c")));
+    both_see(&mut anna, &mut ben, "unpublish c", 2 * MANY);
     assert_eq!(anna.names(), ["anna", "ben"]);
 }
 

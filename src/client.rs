@@ -50,6 +50,8 @@ pub struct Shared {
     pub send_queue_bytes: usize,
     /// How long a socket may take no byte.
     pub send_timeout: Millis,
+    /// How often a client is pinged.
+    pub ping_interval: Millis,
     /// Lent to whoever reads from a socket or writes to one.
     pub scratch: RefCell<Vec<u8>>,
     /// When each client is to be looked at.
@@ -86,6 +88,8 @@ pub struct Client {
     phase: Cell<Phase>,
     /// Whether it is on the list of those to be flushed at the end of this turn.
     dirty: Cell<bool>,
+    /// Whether a ping may go with the next write, see [`Client::ping`].
+    ping_may_go: Cell<bool>,
     /// Whether it waits with the crowd for less pressing events, see [`crate::crowd`].
     in_crowd: Cell<bool>,
     /// A join or leave is under way.
@@ -142,6 +146,7 @@ impl Client {
             socket,
             outbox: RefCell::new(outbox),
             dirty: Cell::new(false),
+            ping_may_go: Cell::new(false),
             in_crowd: Cell::new(false),
             stuck_since: Cell::new(None),
             phase: Cell::new(Phase::Open),
@@ -518,7 +523,7 @@ impl Client {
             return self.look_at(self.close_by.get().max(now + 1), shared);
         }
         let others = [self.stuck_until(deadlines), self.outside_until(deadlines)];
-        let first = self.silent_until(deadlines).min(self.ping_due.get());
+        let first = self.silent_until(deadlines).min(self.ping_look(deadlines));
         let next = others.into_iter().flatten().fold(first, Millis::min);
         self.look_at(next.max(now + 1), shared);
     }
@@ -563,16 +568,37 @@ impl Client {
         if !self.moving.get() && is_over(self.outside_until(deadlines)) {
             return Some(Due::NotJoined);
         }
-        if now >= self.ping_due.get() {
-            // In step with when it was due: pings that are spread over the interval stay so after
-            // a pause, and yet nobody is pinged twice in a row.
-            let due = self.ping_due.get();
-            let missed = (now - due) / deadlines.ping_interval;
-            self.ping_due
-                .set(due + (missed + 1) * deadlines.ping_interval);
-            return Some(Due::Ping);
+        if now >= self.ping_look(deadlines) {
+            self.ping_may_go.set(true);
         }
-        None
+        (now >= self.ping_due.get()).then_some(Due::Ping)
+    }
+
+    /// When something is to be done about the next ping. From a tenth of the interval before it is due
+    /// it may go with whatever else is written, which saves a write of its own.
+    fn ping_look(&self, deadlines: &Deadlines) -> Millis {
+        let due = self.ping_due.get();
+        if self.ping_may_go.get() {
+            due
+        } else {
+            due.saturating_sub(deadlines.ping_interval / 10)
+        }
+    }
+
+    /// Adds the ping to what waits, if it may go.
+    pub fn ping(&self, shared: &Shared) {
+        if !self.ping_may_go.take() || self.phase.get() != Phase::Open {
+            return;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.push(Frame::Own(frame::ping()));
+        self.tally.queued(outbox.waiting());
+        self.tally.pinged();
+        // In step with when it was due: pings that are spread over the interval stay so after a
+        // pause, and yet nobody is pinged twice in a row.
+        let due = self.ping_due.get();
+        let missed = shared.now.get().saturating_sub(due) / shared.ping_interval;
+        self.ping_due.set(due + (missed + 1) * shared.ping_interval);
     }
 
     // ----- what is sent -----
@@ -634,6 +660,7 @@ impl Client {
     /// The same, but that so many bytes are enough for now, or a little more. How many the socket
     /// has taken.
     pub fn flush_part(&self, enough: usize, shared: &Shared) -> usize {
+        self.ping(shared);
         let mut scratch = shared.scratch.borrow_mut();
         let mut taken = 0;
         while !self.is_flushed() {

@@ -6,8 +6,8 @@
 //! offers each socket all that has gathered, in one write. So a quiet server writes at once, a
 //! busy one gathers by itself, and nobody's task is woken to be sent an event.
 //!
-//! What may wait a moment, who comes and goes in a [`Crowd`], marks nobody: it goes with the next
-//! push that does, or when the ticker says that it has waited long enough.
+//! What may wait a moment, changes in a [`Crowd`], marks nobody: it goes with the next push that
+//! does, or when the ticker says that it has waited long enough.
 //!
 //! **One ticker.** Deadlines and heartbeats are looked up some forty times a second, of those clients for
 //! whom something may be due ([`Alarms`]), instead of one timer a connection.
@@ -35,7 +35,7 @@ use crate::{
     ending::Ending,
     ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
-    protocol::{error::ErrorCode, frame, method::Method},
+    protocol::{error::ErrorCode, method::Method},
     settings::Settings,
     stats::Stats,
     vital::Vital,
@@ -140,6 +140,7 @@ impl Clients {
                 send_queue: session.send_queue,
                 send_queue_bytes: session.send_queue_bytes,
                 send_timeout: millis(session.send_timeout),
+                ping_interval: millis(session.ping_interval),
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
                 alarms: Alarms::default(),
                 draining: Cell::new(false),
@@ -163,7 +164,7 @@ impl Clients {
         &self.shared
     }
 
-    /// Who comes and goes on this thread.
+    /// How much changes in the rooms of this thread.
     pub fn crowd(&self) -> &Crowd {
         &self.crowd
     }
@@ -233,7 +234,7 @@ impl Clients {
     }
 
     /// Sends something to the client with this key, if it is still there, by the time that is
-    /// allowed for those who come and go in a [`Crowd`].
+    /// allowed for changes in a [`Crowd`].
     pub fn push_in_time(&self, id: ConnectionId, frame: Frame) {
         if let Some(client) = self.table.borrow().get(id)
             && client.push(frame, &self.shared)
@@ -360,8 +361,8 @@ impl Clients {
             match client.due(&self.deadlines, now, &self.shared) {
                 None => {}
                 Some(Due::Ping) => {
-                    client.tally().pinged();
-                    self.push(&client, Frame::Own(frame::ping()));
+                    client.ping(&self.shared);
+                    self.mark(&client);
                 }
                 Some(Due::NotJoined) => client.close(
                     Ending::NotJoined,
@@ -441,11 +442,11 @@ mod tests {
     use super::*;
     use crate::{
         admission::Admission, crowd::PATIENCE, handover::Baggage, handshake::Handshake,
-        socket::Socket,
+        protocol::frame, socket::Socket,
     };
 
     /// A client among `clients`, and the other end of its socket.
-    async fn connected(clients: &Clients) -> (Rc<Client>, std::net::TcpStream) {
+    async fn connected(clients: &Clients, first_ping: Millis) -> (Rc<Client>, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let near = listener.accept().unwrap().0;
@@ -467,7 +468,7 @@ mod tests {
             rate: None,
             outside_for: 0,
         };
-        let client = Client::new(Socket::Plain(near), baggage, clients.now(), 10_000);
+        let client = Client::new(Socket::Plain(near), baggage, clients.now(), first_ping);
         (clients.insert(client), far)
     }
 
@@ -478,7 +479,7 @@ mod tests {
     #[tokio::test]
     async fn what_may_wait_goes_when_its_time_is_over_and_not_before() {
         let clients = Clients::new(&Settings::defaults(), Arc::default());
-        let (client, mut far) = connected(&clients).await;
+        let (client, mut far) = connected(&clients, 3_600_000).await;
         let begun = clients.now();
         for text in ["a", "b"] {
             clients.push_in_time(client.id(), word(text));
@@ -498,7 +499,7 @@ mod tests {
     #[tokio::test]
     async fn what_may_wait_goes_with_what_may_not_and_in_its_order() {
         let clients = Clients::new(&Settings::defaults(), Arc::default());
-        let (client, mut far) = connected(&clients).await;
+        let (client, mut far) = connected(&clients, 3_600_000).await;
         clients.push_in_time(client.id(), word("a"));
         clients.push_to(client.id(), word("b"));
         clients.push_in_time(client.id(), word("c"));
@@ -507,6 +508,69 @@ mod tests {
         let mut read = [0; 3];
         far.read_exact(&mut read).unwrap();
         assert_eq!(read, *b"abc");
+    }
+
+    const PING: [u8; 2] = [0x89, 0];
+
+    /// Clients that are pinged each hour.
+    fn rarely_pinged() -> Clients {
+        let mut settings = Settings::defaults();
+        settings.session.ping_interval = Duration::from_secs(3600);
+        Clients::new(&settings, Arc::default())
+    }
+
+    #[tokio::test]
+    async fn a_ping_that_is_nearly_due_goes_with_what_is_written_and_only_once() {
+        let clients = rarely_pinged();
+        let (client, mut far) = connected(&clients, 300_000).await;
+        clients.tick(Duration::ZERO);
+        clients.flush_some();
+        for text in ["a", "b"] {
+            clients.push_to(client.id(), word(text));
+            clients.flush_some();
+        }
+        let mut read = [0; 4];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, *b"a\x89\x00b");
+    }
+
+    #[tokio::test]
+    async fn a_ping_that_is_far_from_due_goes_with_nothing() {
+        let clients = rarely_pinged();
+        let (client, mut far) = connected(&clients, 600_000).await;
+        clients.tick(Duration::ZERO);
+        for text in ["a", "b"] {
+            clients.push_to(client.id(), word(text));
+            clients.flush_some();
+        }
+        let mut read = [0; 2];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, *b"ab");
+    }
+
+    #[tokio::test]
+    async fn a_ping_that_is_due_goes_alone() {
+        let clients = rarely_pinged();
+        let (client, mut far) = connected(&clients, 0).await;
+        clients.tick(Duration::ZERO);
+        clients.flush_some();
+        assert!(client.is_flushed());
+        let mut read = [0; 2];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, PING);
+    }
+
+    #[tokio::test]
+    async fn no_ping_follows_a_close_frame() {
+        let clients = rarely_pinged();
+        let (client, mut far) = connected(&clients, 300_000).await;
+        clients.tick(Duration::ZERO);
+        client.echo_close(Ending::Closed, frame::close_empty(), clients.shared());
+        client.flush(clients.shared());
+        drop((client, clients));
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).unwrap();
+        assert_eq!(read, frame::close_empty());
     }
 
     #[test]

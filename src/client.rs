@@ -48,10 +48,8 @@ pub struct Shared {
     pub send_queue: usize,
     /// Bytes that may wait for one client.
     pub send_queue_bytes: usize,
-    /// How long a socket may take no byte.
-    pub send_timeout: Millis,
-    /// How often a client is pinged.
-    pub ping_interval: Millis,
+    /// How long a client may do without something.
+    pub deadlines: Deadlines,
     /// Lent to whoever reads from a socket or writes to one.
     pub scratch: RefCell<Vec<u8>>,
     /// When each client is to be looked at.
@@ -88,9 +86,9 @@ pub struct Client {
     phase: Cell<Phase>,
     /// Whether it is on the list of those to be flushed at the end of this turn.
     dirty: Cell<bool>,
-    /// Whether a ping may go with the next write, see [`Client::ping`].
+    /// Whether a ping may go with the next write, see [`Client::take_ping`].
     ping_may_go: Cell<bool>,
-    /// Whether it waits with the crowd for less pressing events, see [`crate::crowd`].
+    /// Whether it is on the list of those for whom something waits that may, see [`crate::crowd`].
     in_crowd: Cell<bool>,
     /// A join or leave is under way.
     moving: Cell<bool>,
@@ -431,7 +429,8 @@ impl Client {
         drop(outbox);
         self.end(Phase::Closing, ending);
         // Even if it trickles: a reader of a few bytes a second must not live for ever.
-        self.close_by.set(shared.now.get() + shared.send_timeout);
+        self.close_by
+            .set(shared.now.get() + shared.deadlines.send_timeout);
         self.look_soon(shared);
     }
 
@@ -518,7 +517,8 @@ impl Client {
     }
 
     /// Has the ticker look at it again when the next of its deadlines may have come.
-    pub fn look_again(&self, deadlines: &Deadlines, now: Millis, shared: &Shared) {
+    pub fn look_again(&self, now: Millis, shared: &Shared) {
+        let deadlines = &shared.deadlines;
         if self.phase.get() != Phase::Open {
             return self.look_at(self.close_by.get().max(now + 1), shared);
         }
@@ -547,7 +547,8 @@ impl Client {
     }
 
     /// What is due at this time, asked by the thread's ticker.
-    pub fn due(&self, deadlines: &Deadlines, now: Millis, shared: &Shared) -> Option<Due> {
+    pub fn due(&self, now: Millis, shared: &Shared) -> Option<Due> {
+        let deadlines = &shared.deadlines;
         if self.phase.get() != Phase::Open {
             return (now >= self.close_by.get()).then_some(Due::Cut(Ending::SendTimeout));
         }
@@ -574,31 +575,32 @@ impl Client {
         (now >= self.ping_due.get()).then_some(Due::Ping)
     }
 
-    /// When something is to be done about the next ping. From a tenth of the interval before it is due
-    /// it may go with whatever else is written, which saves a write of its own.
+    /// When something is to be done about the next ping. For the last tenth of the interval before it
+    /// is due it may go with whatever else is written, which saves a write of its own.
     fn ping_look(&self, deadlines: &Deadlines) -> Millis {
         let due = self.ping_due.get();
         if self.ping_may_go.get() {
             due
         } else {
-            due.saturating_sub(deadlines.ping_interval / 10)
+            due.saturating_sub(deadlines.ping_early())
         }
     }
 
-    /// Adds the ping to what waits, if it may go.
-    pub fn ping(&self, shared: &Shared) {
-        if !self.ping_may_go.take() || self.phase.get() != Phase::Open {
-            return;
+    /// Whether a ping is to go now that something is written. If so, it counts as gone, and the next
+    /// is due in step with when this one was, whenever it goes: pings that are spread over the
+    /// interval stay so. A step is a tenth shorter than the interval, so that the next one is not
+    /// later than that after one that goes early.
+    pub fn take_ping(&self, shared: &Shared) -> bool {
+        let goes = self.ping_may_go.take() && self.phase.get() == Phase::Open;
+        if goes {
+            let deadlines = &shared.deadlines;
+            let step = deadlines.ping_interval - deadlines.ping_early();
+            let due = self.ping_due.get();
+            let missed = shared.now.get().saturating_sub(due) / step;
+            self.ping_due.set(due + (missed + 1) * step);
+            self.tally.pinged();
         }
-        let mut outbox = self.outbox.borrow_mut();
-        outbox.push(Frame::Own(frame::ping()));
-        self.tally.queued(outbox.waiting());
-        self.tally.pinged();
-        // In step with when it was due: pings that are spread over the interval stay so after a
-        // pause, and yet nobody is pinged twice in a row.
-        let due = self.ping_due.get();
-        let missed = shared.now.get().saturating_sub(due) / shared.ping_interval;
-        self.ping_due.set(due + (missed + 1) * shared.ping_interval);
+        goes
     }
 
     // ----- what is sent -----
@@ -641,12 +643,20 @@ impl Client {
         self.dirty.set(false);
     }
 
-    /// Something waits for it that may wait. `false`: it is seen to already.
+    /// Whether so much waits for it that it should not wait for more.
+    pub fn is_half_full(&self, shared: &Shared) -> bool {
+        let outbox = self.outbox.borrow();
+        outbox.waiting() >= shared.send_queue / 2 || outbox.bytes() >= shared.send_queue_bytes / 2
+    }
+
+    /// Something waits for it that may wait. `true`: it is to be put on the crowd's list. `false`: it
+    /// is there already, or is to be flushed at the end of this turn.
     pub fn enter_crowd(&self) -> bool {
         !self.dirty.get() && !self.in_crowd.replace(true)
     }
 
-    /// It has waited long enough. `false`: there is nothing any more.
+    /// It is no longer on the crowd's list. Whether it is to be flushed: what it waited with may have
+    /// gone with something else.
     pub fn leave_crowd(&self) -> bool {
         self.in_crowd.set(false);
         !self.is_flushed()
@@ -660,7 +670,6 @@ impl Client {
     /// The same, but that so many bytes are enough for now, or a little more. How many the socket
     /// has taken.
     pub fn flush_part(&self, enough: usize, shared: &Shared) -> usize {
-        self.ping(shared);
         let mut scratch = shared.scratch.borrow_mut();
         let mut taken = 0;
         while !self.is_flushed() {

@@ -35,7 +35,7 @@ use crate::{
     ending::Ending,
     ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
-    protocol::{error::ErrorCode, method::Method},
+    protocol::{error::ErrorCode, frame, method::Method},
     settings::Settings,
     stats::Stats,
     vital::Vital,
@@ -68,7 +68,6 @@ pub struct Clients {
     flusher: RefCell<Option<Waker>>,
     crowd: Crowd,
     shared: Shared,
-    deadlines: Deadlines,
     last_tick: Cell<Instant>,
     awake: Cell<Duration>,
     /// See [`Clients::next_fraction_of`].
@@ -130,6 +129,13 @@ pub fn try_with<R>(f: impl FnOnce(&Clients) -> R) -> Option<R> {
 impl Clients {
     fn new(settings: &Settings, stats: Arc<Stats>) -> Self {
         let session = &settings.session;
+        let deadlines = Deadlines {
+            join_timeout: millis(session.join_timeout),
+            ping_interval: millis(session.ping_interval),
+            idle_timeout: millis(session.idle_timeout),
+            send_timeout: millis(session.send_timeout),
+            resume_window: millis(settings.rooms.resume_window),
+        };
         Self {
             table: RefCell::default(),
             dirty: RefCell::default(),
@@ -139,19 +145,11 @@ impl Clients {
                 now: Cell::new(0),
                 send_queue: session.send_queue,
                 send_queue_bytes: session.send_queue_bytes,
-                send_timeout: millis(session.send_timeout),
-                ping_interval: millis(session.ping_interval),
+                deadlines,
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
                 alarms: Alarms::default(),
                 draining: Cell::new(false),
                 stats,
-            },
-            deadlines: Deadlines {
-                join_timeout: millis(session.join_timeout),
-                ping_interval: millis(session.ping_interval),
-                idle_timeout: millis(session.idle_timeout),
-                send_timeout: millis(session.send_timeout),
-                resume_window: millis(settings.rooms.resume_window),
             },
             last_tick: Cell::new(Instant::now()),
             awake: Cell::default(),
@@ -192,7 +190,7 @@ impl Clients {
 
     /// When to ping a new client for the first time, in milliseconds from now.
     pub fn first_ping(&self) -> Millis {
-        self.next_fraction_of(self.deadlines.ping_interval)
+        self.next_fraction_of(self.shared.deadlines.ping_interval)
     }
 
     /// A moment within `interval`, another at each call: steps of the golden ratio fill it
@@ -238,9 +236,13 @@ impl Clients {
     pub fn push_in_time(&self, id: ConnectionId, frame: Frame) {
         if let Some(client) = self.table.borrow().get(id)
             && client.push(frame, &self.shared)
-            && client.enter_crowd()
         {
-            self.crowd.wait(id, self.now());
+            if client.is_half_full(&self.shared) {
+                // A full one is flushed where it is pushed to, and many may be at once.
+                self.mark(client);
+            } else if client.enter_crowd() {
+                self.crowd.wait(id, self.now());
+            }
         }
     }
 
@@ -254,6 +256,13 @@ impl Clients {
     ) {
         self.shared.stats.answered(method, err);
         self.push(client, frame);
+    }
+
+    /// Pings a client, if that is nearly due.
+    fn ping(&self, client: &Client) {
+        if client.take_ping(&self.shared) {
+            self.push(client, Frame::Own(frame::ping()));
+        }
     }
 
     /// Has a client flushed at the end of this turn.
@@ -287,6 +296,10 @@ impl Clients {
                 return false;
             };
             if let Some(client) = self.table.borrow().get(id) {
+                if !client.is_stuck() {
+                    // While it is on the list, or it would be put there again.
+                    self.ping(client);
+                }
                 client.clear_dirty();
                 if !client.is_stuck() && client.phase() != Phase::Lost {
                     bytes += client.flush_part(PART_BYTES, &self.shared);
@@ -358,11 +371,10 @@ impl Clients {
             let Some(client) = self.get(id).filter(|client| client.take_alarm(at)) else {
                 continue;
             };
-            match client.due(&self.deadlines, now, &self.shared) {
+            match client.due(now, &self.shared) {
                 None => {}
                 Some(Due::Ping) => {
-                    client.ping(&self.shared);
-                    self.mark(&client);
+                    self.ping(&client);
                 }
                 Some(Due::NotJoined) => client.close(
                     Ending::NotJoined,
@@ -371,7 +383,7 @@ impl Clients {
                 ),
                 Some(Due::Cut(ending)) => client.cut(ending),
             }
-            client.look_again(&self.deadlines, now, &self.shared);
+            client.look_again(now, &self.shared);
         }
     }
 
@@ -393,7 +405,7 @@ impl Clients {
 
     /// How late a deadline may be found out: some ten per cent of the shortest of them.
     fn exactness(&self) -> Millis {
-        (self.deadlines.shortest() / 10).clamp(5, 250)
+        (self.shared.deadlines.shortest() / 10).clamp(5, 250)
     }
 
     /// How often deadlines are looked up. More often than exactness asks for: all who are pinged at
@@ -442,7 +454,7 @@ mod tests {
     use super::*;
     use crate::{
         admission::Admission, crowd::PATIENCE, handover::Baggage, handshake::Handshake,
-        protocol::frame, socket::Socket,
+        socket::Socket,
     };
 
     /// A client among `clients`, and the other end of its socket.
@@ -480,20 +492,51 @@ mod tests {
     async fn what_may_wait_goes_when_its_time_is_over_and_not_before() {
         let clients = Clients::new(&Settings::defaults(), Arc::default());
         let (client, mut far) = connected(&clients, 3_600_000).await;
-        let begun = clients.now();
+        // The second time is as the first.
         for text in ["a", "b"] {
+            let begun = clients.now();
             clients.push_in_time(client.id(), word(text));
+            clients.push_in_time(client.id(), word(text));
+            assert!(!clients.flush_some());
+            while !client.is_flushed() {
+                assert!(clients.now() <= begun + PATIENCE, "its time is over");
+                clients.tick(Duration::ZERO);
+                clients.flush_some();
+            }
+            assert!(clients.now() >= begun + PATIENCE);
         }
-        assert!(!clients.flush_some());
-        while !client.is_flushed() {
-            assert!(clients.now() <= begun + PATIENCE, "its time is over");
-            clients.tick(Duration::ZERO);
-            clients.flush_some();
-        }
-        assert!(clients.now() >= begun + PATIENCE);
-        let mut read = [0; 2];
+        let mut read = [0; 4];
         far.read_exact(&mut read).unwrap();
-        assert_eq!(read, *b"ab");
+        assert_eq!(read, *b"aabb");
+    }
+
+    #[tokio::test]
+    async fn what_may_wait_goes_at_the_end_of_the_turn_where_much_waits_already() {
+        let mut settings = Settings::defaults();
+        settings.session.send_queue = 8;
+        let clients = Clients::new(&settings, Arc::default());
+        let (client, mut far) = connected(&clients, 3_600_000).await;
+        for text in ["a", "b", "c"] {
+            clients.push_in_time(client.id(), word(text));
+            clients.flush_some();
+            assert!(!client.is_flushed());
+        }
+        clients.push_in_time(client.id(), word("d"));
+        clients.flush_some();
+        assert!(client.is_flushed());
+        let mut read = [0; 4];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, *b"abcd");
+    }
+
+    #[test]
+    fn a_crowd_ends_with_the_ticks() {
+        let clients = Clients::new(&Settings::defaults(), Arc::default());
+        while !clients.crowd().grows() {}
+        clients.tick(Duration::ZERO);
+        assert!(clients.crowd().grows());
+        clients.tick(Duration::ZERO);
+        assert!(!clients.crowd().grows());
     }
 
     #[tokio::test]
@@ -529,9 +572,10 @@ mod tests {
             clients.push_to(client.id(), word(text));
             clients.flush_some();
         }
-        let mut read = [0; 4];
-        far.read_exact(&mut read).unwrap();
-        assert_eq!(read, *b"a\x89\x00b");
+        drop((client, clients));
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).unwrap();
+        assert_eq!(read, b"a\x89\x00b");
     }
 
     #[tokio::test]
@@ -543,9 +587,10 @@ mod tests {
             clients.push_to(client.id(), word(text));
             clients.flush_some();
         }
-        let mut read = [0; 2];
-        far.read_exact(&mut read).unwrap();
-        assert_eq!(read, *b"ab");
+        drop((client, clients));
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).unwrap();
+        assert_eq!(read, b"ab");
     }
 
     #[tokio::test]
@@ -566,7 +611,8 @@ mod tests {
         let (client, mut far) = connected(&clients, 300_000).await;
         clients.tick(Duration::ZERO);
         client.echo_close(Ending::Closed, frame::close_empty(), clients.shared());
-        client.flush(clients.shared());
+        clients.mark(&client);
+        clients.flush_some();
         drop((client, clients));
         let mut read = Vec::new();
         far.read_to_end(&mut read).unwrap();
@@ -576,7 +622,7 @@ mod tests {
     #[test]
     fn first_pings_are_spread_evenly_over_the_interval() {
         let clients = Clients::new(&Settings::defaults(), Arc::default());
-        let interval = clients.deadlines.ping_interval;
+        let interval = clients.shared.deadlines.ping_interval;
         let mut tenths = [0; 10];
         for _ in 0..1000 {
             let first = clients.first_ping();

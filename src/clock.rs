@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Milliseconds since the thread began in which it was awake, as coarse as its ticker.
 pub type Millis = u64;
 
-/// A setting in milliseconds. What is shorter than one is one, since 0 often means never.
+/// A setting or a time in milliseconds. What is shorter than one is one, since a setting of 0 often
+/// means never.
 pub fn millis(duration: Duration) -> Millis {
     // Half, so that adding it to a time does not overflow.
     let millis = Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX / 2);

@@ -2,10 +2,10 @@
 //!
 //! After a network failure or a new start of the server everybody comes back within seconds, and
 //! publishes again. That somebody has is then most of what there is to send, each time in a write of its
-//! own, and writes are what a join costs. So, on one thread, the first of a tick are told of at once,
-//! which is all of them on any ordinary day; of the others their rooms are told a moment later, in
-//! one write with whatever else has changed meanwhile, or at once with what may not wait: an answer, a
-//! broadcast.
+//! own, and writes are what a join costs. So on a thread on which more changes within a tick than
+//! anybody does on an ordinary day, rooms are told of it a moment later, in one write with whatever else
+//! has changed meanwhile, or at once with what may not wait: an answer, a broadcast. This goes on until
+//! a tick brings less.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,10 +14,10 @@ use std::{
 
 use crate::{clock::Millis, ids::ConnectionId};
 
-/// So many changes of a tick are told at once.
+/// More changes than this in a tick are a crowd.
 const AT_ONCE: u32 = 16;
 
-/// How long the others may wait to be told. Nobody who looks at a list of people sees that, and media
+/// How long a change may wait to be told. Nobody who looks at a list of people sees that, and media
 /// takes longer to begin.
 pub const PATIENCE: Millis = 200;
 
@@ -29,6 +29,8 @@ const SPARE: usize = 1024;
 pub struct Crowd {
     /// How much has changed since the last tick.
     changes: Cell<u32>,
+    /// Whether there was a crowd in the tick before.
+    goes_on: Cell<bool>,
     /// Who is to be told, and by when.
     waiting: RefCell<VecDeque<(Millis, ConnectionId)>>,
 }
@@ -39,7 +41,7 @@ impl Crowd {
     pub fn grows(&self) -> bool {
         let changes = self.changes.get().saturating_add(1);
         self.changes.set(changes);
-        changes > AT_ONCE
+        self.goes_on.get() || changes > AT_ONCE
     }
 
     /// Something waits for this client that may wait.
@@ -51,7 +53,8 @@ impl Crowd {
 
     /// A new tick begins.
     pub fn tick(&self) {
-        self.changes.set(0);
+        let changes = self.changes.replace(0);
+        self.goes_on.set(changes > AT_ONCE);
     }
 
     /// Takes out the first client that has waited long enough.
@@ -72,14 +75,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_of_each_tick_are_no_crowd() {
+    fn a_crowd_is_one_until_a_tick_brings_less() {
         let crowd = Crowd::default();
+        // As many as are none, tick for tick.
         for _ in 0..3 {
             assert!((0..AT_ONCE).all(|_| !crowd.grows()));
-            assert!(crowd.grows());
-            assert!(crowd.grows());
             crowd.tick();
         }
+        assert!((0..AT_ONCE).all(|_| !crowd.grows()));
+        assert!(crowd.grows());
+        crowd.tick();
+        assert!((0..=AT_ONCE).all(|_| crowd.grows()));
+        crowd.tick();
+        assert!(crowd.grows());
+        crowd.tick();
+        assert!(!crowd.grows());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{clock::Millis, ending::Ending};
 pub struct Deadlines {
     /// Without joining.
     pub join_timeout: Millis,
-    /// Without being pinged.
+    /// Without being pinged, not much less and never more.
     pub ping_interval: Millis,
     /// Without saying anything.
     pub idle_timeout: Millis,
@@ -18,6 +18,11 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
+    /// How much earlier than it is due a ping may go.
+    pub fn ping_early(&self) -> Millis {
+        self.ping_interval / 10
+    }
+
     /// The shortest of them.
     pub fn shortest(&self) -> Millis {
         let always = [

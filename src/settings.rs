@@ -94,7 +94,7 @@ pub struct Session {
     /// A connection that has not joined by then is closed; a half-sent upgrade too.
     #[serde(with = "value::duration")]
     pub join_timeout: Duration,
-    /// How often a client is pinged.
+    /// A client is pinged at least this often.
     #[serde(with = "value::duration")]
     pub ping_interval: Duration,
     /// Nothing heard for so long, pongs included: the connection is lost.

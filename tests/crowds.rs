@@ -8,9 +8,12 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::{
-    Client, Server,
+    Client, PATIENCE, Server, frame,
     member::{Member, short},
+    openmetrics::Figures,
     stream,
 };
 use serde_json::json;
@@ -37,7 +40,7 @@ fn ask_to_join(crowd: &mut [Client]) -> Vec<i64> {
     crowd.iter_mut().enumerate().map(join).collect()
 }
 
-/// Both are told the same, in the same order: so many events, one of each of the crowd that begins so.
+/// Both are told the same, in the same order: so many events, among them [`MANY`] that begin so.
 fn both_see(one: &mut Member, other: &mut Member, beginning: &str, events: usize) {
     let seen = [one, other].map(|member| {
         let before = member.log.len();
@@ -120,6 +123,89 @@ fn in_a_crowd_a_broadcast_comes_behind_the_joins_before_it() {
     while anna.story().last() != Some(&said) {
         anna.event();
     }
+    let numbers: Vec<_> = anna.log.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, Vec::from_iter(anna.joined + 1..=anna.last_event));
     let own = format!("join c{}", MANY - 1);
     assert!(anna.story().contains(&own), "{:?}", anna.story());
+}
+
+/// Publishes again and again, all in one write: more changes than any tick of any day.
+fn publish_many_times(client: &mut Client) {
+    let requests: Vec<_> = (0..MANY)
+        .flat_map(|n| {
+            let request = json!({
+                "version": 0,
+                "cseq": n,
+                "method": "stream.add",
+                "session": client.session,
+                "data": {"stream": stream("s")},
+            });
+            frame(true, 1, request.to_string().as_bytes())
+        })
+        .collect();
+    client.write(&requests);
+}
+
+/// How many writes carried an event that had waited for more than a tenth of a second, and how many
+/// there were.
+fn late_writes(server: &Server) -> (f64, f64) {
+    let figures = Figures::scrape(server.addr);
+    let name = "meeting_server_delivery_delay_seconds";
+    let all = figures.get(&format!("{name}_count")).unwrap();
+    let in_time = figures
+        .get(&format!("{name}_bucket{{le=\"0.1\"}}"))
+        .unwrap();
+    (all - in_time, all)
+}
+
+/// Has `change` made until somebody is told of one late, or in time.
+fn told_late(server: &Server, late: bool, mut change: impl FnMut()) {
+    let begun = Instant::now();
+    loop {
+        let (late_before, before) = late_writes(server);
+        change();
+        let (late_after, after) = late_writes(server);
+        if after > before && (late_after > late_before) == late {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it never is so");
+    }
+}
+
+#[test]
+fn a_change_waits_in_a_crowd_and_not_where_there_is_none() {
+    let server = one_thread();
+    let mut anna = Member::join(server.addr, "crowd", "anna");
+    let mut ben = server.join("crowd", "ben");
+    anna.event();
+    told_late(&server, false, || {
+        ben.publish("s");
+        anna.event();
+    });
+    told_late(&server, true, || {
+        publish_many_times(&mut ben);
+        for n in 0..MANY {
+            anna.event();
+            ben.answer(n as i64);
+        }
+    });
+}
+
+#[test]
+fn who_is_lost_in_a_crowd_is_told_what_waited_when_it_is_back() {
+    let server = one_thread();
+    let mut anna = Member::join(server.addr, "crowd", "anna");
+    let mut ben = server.join("crowd", "ben");
+    anna.event();
+    publish_many_times(&mut ben);
+    anna.cut();
+    for n in 0..MANY {
+        ben.answer(n as i64);
+    }
+    anna.resume();
+    for _ in 0..MANY {
+        anna.event();
+    }
+    let numbers: Vec<_> = anna.log.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, Vec::from_iter(anna.joined + 1..=anna.last_event));
 }

@@ -258,9 +258,10 @@ impl Clients {
         self.push(client, frame);
     }
 
-    /// Pings a client, if that is nearly due.
+    /// Pings a client, if that is nearly due. One whose socket is full is pinged when it is no longer:
+    /// pings would only fill its queue.
     fn ping(&self, client: &Client) {
-        if client.take_ping(&self.shared) {
+        if !client.is_stuck() && client.take_ping(&self.shared) {
             self.push(client, Frame::Own(frame::ping()));
         }
     }
@@ -296,10 +297,8 @@ impl Clients {
                 return false;
             };
             if let Some(client) = self.table.borrow().get(id) {
-                if !client.is_stuck() {
-                    // While it is on the list, or it would be put there again.
-                    self.ping(client);
-                }
+                // While it is on the list, or it would be put there again.
+                self.ping(client);
                 client.clear_dirty();
                 if !client.is_stuck() && client.phase() != Phase::Lost {
                     bytes += client.flush_part(PART_BYTES, &self.shared);
@@ -600,6 +599,37 @@ mod tests {
         clients.tick(Duration::ZERO);
         clients.flush_some();
         assert!(client.is_flushed());
+        let mut read = [0; 2];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, PING);
+    }
+
+    #[tokio::test]
+    async fn a_client_whose_socket_is_full_is_pinged_when_it_is_no_longer() {
+        let clients = rarely_pinged();
+        let (client, mut far) = connected(&clients, 0).await;
+        let queued = || client.tally().figures().messages_out;
+        let long = "a".repeat(16 * 1024 * 1024);
+        clients.push_to(client.id(), word(&long));
+        client.flush(clients.shared());
+        assert!(client.is_stuck());
+        for _ in 0..2 {
+            clients.tick(Duration::ZERO);
+            clients.flush_some();
+            assert_eq!(queued(), 1);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut read = vec![0; long.len()];
+            far.read_exact(&mut read).unwrap();
+            far
+        });
+        while client.is_stuck() {
+            client.flush(clients.shared());
+        }
+        let mut far = reader.join().unwrap();
+        clients.tick(Duration::ZERO);
+        clients.flush_some();
+        assert_eq!(queued(), 2);
         let mut read = [0; 2];
         far.read_exact(&mut read).unwrap();
         assert_eq!(read, PING);

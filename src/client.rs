@@ -4,12 +4,13 @@
 //! ([`crate::connection`]), its session, and its room. The room reaches it directly, not through
 //! the session's mailbox: what a client is told has one order, that of its outbox.
 
+mod due;
+mod sending;
+
 use std::{
     cell::{Cell, RefCell},
-    io::ErrorKind,
     sync::Arc,
     task::Waker,
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use crate::{
     alarms::Alarms,
     census::{Counted, Object},
     clock::Millis,
-    deadlines::{Deadlines, Due},
+    deadlines::Deadlines,
     ending::Ending,
     handover::{Baggage, Handover},
     handshake::Handshake,
@@ -483,248 +484,6 @@ impl Client {
     /// Why it ended, once it has.
     pub fn ending(&self) -> Ending {
         self.ending.get()
-    }
-
-    /// Reads too slowly for what it is sent: what waits is dropped.
-    fn put_out(&self, shared: &Shared) {
-        self.outbox.borrow_mut().drop_waiting();
-        let why = "this client reads more slowly than its room speaks";
-        let frames = self.goodbye(Ending::SlowConsumer, why);
-        // Not after its answers: what it does not read needs no more of them.
-        self.close_at_once(Ending::SlowConsumer, frames, shared);
-    }
-
-    /// Has the ticker look at it at its next tick: a deadline has come nearer.
-    pub fn look_soon(&self, shared: &Shared) {
-        self.look_at(shared.now.get(), shared);
-    }
-
-    fn look_at(&self, at: Millis, shared: &Shared) {
-        if at < self.alarm.get() {
-            self.later_alarm.set(self.alarm.replace(at));
-            shared.alarms.set(at, self.id());
-        }
-    }
-
-    /// Whether it is to be looked at for this alarm, and not for one that came to nothing.
-    pub fn take_alarm(&self, at: Millis) -> bool {
-        let is_next = self.alarm.get() == at;
-        if is_next {
-            // The one behind it is still set: without a word of it, each look would set another.
-            self.alarm.set(self.later_alarm.replace(Millis::MAX));
-        }
-        is_next
-    }
-
-    /// Has the ticker look at it again when the next of its deadlines may have come.
-    pub fn look_again(&self, now: Millis, shared: &Shared) {
-        let deadlines = &shared.deadlines;
-        if self.phase.get() != Phase::Open {
-            return self.look_at(self.close_by.get().max(now + 1), shared);
-        }
-        let others = [self.stuck_until(deadlines), self.outside_until(deadlines)];
-        let first = self.silent_until(deadlines).min(self.ping_look(deadlines));
-        let next = others.into_iter().flatten().fold(first, Millis::min);
-        self.look_at(next.max(now + 1), shared);
-    }
-
-    /// When it has said nothing for too long.
-    fn silent_until(&self, deadlines: &Deadlines) -> Millis {
-        self.heard.get().saturating_add(deadlines.idle_timeout)
-    }
-
-    /// When its socket, if it is full, has taken nothing for too long.
-    fn stuck_until(&self, deadlines: &Deadlines) -> Option<Millis> {
-        let since = self.stuck_since.get()?;
-        Some(since.saturating_add(deadlines.send_timeout))
-    }
-
-    /// When it has been in no room for too long, if it is in none.
-    fn outside_until(&self, deadlines: &Deadlines) -> Option<Millis> {
-        let since = self.outside_since.get();
-        let is_outside = self.membership.borrow().is_none();
-        is_outside.then(|| since.saturating_add(deadlines.join_timeout))
-    }
-
-    /// What is due at this time, asked by the thread's ticker.
-    pub fn due(&self, now: Millis, shared: &Shared) -> Option<Due> {
-        let deadlines = &shared.deadlines;
-        if self.phase.get() != Phase::Open {
-            return (now >= self.close_by.get()).then_some(Due::Cut(Ending::SendTimeout));
-        }
-        let is_over = |until: Option<Millis>| until.is_some_and(|until| until <= now);
-        if is_over(self.stuck_until(deadlines)) {
-            let since = self.stuck_since.get();
-            // A system calls a socket writable only when a good part of its buffer is free, which
-            // a steady reader may not have brought about in that time. Whether it has taken
-            // anything shows when it is offered more.
-            self.flush(shared);
-            if self.stuck_since.get() == since {
-                return Some(Due::Cut(Ending::SendTimeout));
-            }
-        }
-        if self.silent_until(deadlines) <= now {
-            return Some(Due::Cut(Ending::Idle));
-        }
-        if !self.moving.get() && is_over(self.outside_until(deadlines)) {
-            return Some(Due::NotJoined);
-        }
-        if now >= self.ping_look(deadlines) {
-            self.ping_may_go.set(true);
-        }
-        (now >= self.ping_due.get()).then_some(Due::Ping)
-    }
-
-    /// When something is to be done about the next ping. For the last tenth of the interval before it
-    /// is due it may go with whatever else is written, which saves a write of its own.
-    fn ping_look(&self, deadlines: &Deadlines) -> Millis {
-        let due = self.ping_due.get();
-        if self.ping_may_go.get() {
-            due
-        } else {
-            due.saturating_sub(deadlines.ping_early())
-        }
-    }
-
-    /// Whether a ping is to go now that something is written. If so, it counts as gone, and the next
-    /// is due in step with when this one was, whenever it goes: pings that are spread over the
-    /// interval stay so. A step is a tenth shorter than the interval, so that the next one is not
-    /// later than that after one that goes early.
-    pub fn take_ping(&self, shared: &Shared) -> bool {
-        let goes = self.ping_may_go.take() && self.phase.get() == Phase::Open;
-        if goes {
-            let deadlines = &shared.deadlines;
-            let step = deadlines.ping_interval - deadlines.ping_early();
-            let due = self.ping_due.get();
-            let missed = shared.now.get().saturating_sub(due) / step;
-            self.ping_due.set(due + (missed + 1) * step);
-            self.tally.pinged();
-        }
-        goes
-    }
-
-    // ----- what is sent -----
-
-    /// Adds to what waits. `true`: its socket takes more, so that somebody has to see to a flush.
-    pub fn push(&self, frame: Frame, shared: &Shared) -> bool {
-        if self.phase.get() != Phase::Open {
-            return false;
-        }
-        if frame.counts() && self.is_full(frame.size(), shared) {
-            // In a burst the queue may be long only because this turn is.
-            self.flush(shared);
-            if self.phase.get() == Phase::Open && self.is_full(frame.size(), shared) {
-                self.put_out(shared);
-            }
-            if self.phase.get() != Phase::Open {
-                return false;
-            }
-        }
-        let mut outbox = self.outbox.borrow_mut();
-        outbox.push(frame);
-        self.tally.queued(outbox.waiting());
-        !self.is_stuck()
-    }
-
-    fn is_full(&self, more: usize, shared: &Shared) -> bool {
-        let outbox = self.outbox.borrow();
-        outbox.waiting() > 0
-            && (outbox.waiting() >= shared.send_queue
-                || outbox.bytes_not_begun() + more > shared.send_queue_bytes)
-    }
-
-    /// Puts it on the list of those to be flushed. `false`: it was there already.
-    pub fn set_dirty(&self) -> bool {
-        !self.dirty.replace(true)
-    }
-
-    /// It is no longer on the list.
-    pub fn clear_dirty(&self) {
-        self.dirty.set(false);
-    }
-
-    /// Whether so much waits for it that it should not wait for more.
-    pub fn is_half_full(&self, shared: &Shared) -> bool {
-        let outbox = self.outbox.borrow();
-        outbox.waiting() >= shared.send_queue / 2 || outbox.bytes() >= shared.send_queue_bytes / 2
-    }
-
-    /// Something waits for it that may wait. `true`: it is to be put on the crowd's list. `false`: it
-    /// is there already, or is to be flushed at the end of this turn.
-    pub fn enter_crowd(&self) -> bool {
-        !self.dirty.get() && !self.in_crowd.replace(true)
-    }
-
-    /// It is no longer on the crowd's list. Whether it is to be flushed: what it waited with may have
-    /// gone with something else.
-    pub fn leave_crowd(&self) -> bool {
-        self.in_crowd.set(false);
-        !self.is_flushed()
-    }
-
-    /// Offers the socket what waits, until it takes no more.
-    pub fn flush(&self, shared: &Shared) {
-        self.flush_part(usize::MAX, shared);
-    }
-
-    /// The same, but that so many bytes are enough for now, or a little more. How many the socket
-    /// has taken.
-    pub fn flush_part(&self, enough: usize, shared: &Shared) -> usize {
-        let mut scratch = shared.scratch.borrow_mut();
-        let mut taken = 0;
-        while !self.is_flushed() {
-            if taken >= enough {
-                return taken;
-            }
-            let oldest = self.first_event();
-            self.outbox.borrow().gather(&mut scratch);
-            match self.socket.send(&scratch) {
-                Ok(written) => {
-                    taken += written;
-                    self.outbox.borrow_mut().advance(written);
-                    self.tally.written(written);
-                    shared.stats.bytes_out.add(written as u64);
-                    if let Some(oldest) = oldest
-                        && written > 0
-                    {
-                        shared.stats.delivery_delay.observe(oldest.elapsed());
-                    }
-                    if self.stuck_since.get().is_some() {
-                        self.stuck_since.set(Some(shared.now.get()));
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    if self.stuck_since.get().is_none() {
-                        self.stuck_since.set(Some(shared.now.get()));
-                        self.look_soon(shared);
-                        // From now on it is the task that waits for the socket and goes on.
-                        self.wake();
-                    }
-                    return taken;
-                }
-                Err(_) => {
-                    self.lose(Ending::Lost);
-                    return taken;
-                }
-            }
-        }
-        self.stuck_since.set(None);
-        taken
-    }
-
-    /// When the event that waits first happened, see [`Outbox::first_event`].
-    pub fn first_event(&self) -> Option<Instant> {
-        self.outbox.borrow().first_event()
-    }
-
-    /// Whether the socket is full, so that the connection's task has to wait for it.
-    pub fn is_stuck(&self) -> bool {
-        self.stuck_since.get().is_some()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_flushed(&self) -> bool {
-        self.outbox.borrow().is_empty() && !self.socket.has_unsent()
     }
 
     // ----- the task -----

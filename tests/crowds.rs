@@ -40,6 +40,15 @@ fn ask_to_join(crowd: &mut [Client]) -> Vec<i64> {
     crowd.iter_mut().enumerate().map(join).collect()
 }
 
+/// It has caused nothing but its join, so it has been told every number since.
+fn has_missed_nothing(member: &Member) {
+    let numbers: Vec<_> = member.log.iter().map(|(number, _)| *number).collect();
+    assert_eq!(
+        numbers,
+        Vec::from_iter(member.joined + 1..=member.last_event)
+    );
+}
+
 /// Both are told the same, in the same order: so many events, among them [`MANY`] that begin so.
 fn both_see(one: &mut Member, other: &mut Member, beginning: &str, events: usize) {
     let seen = [one, other].map(|member| {
@@ -123,8 +132,7 @@ fn in_a_crowd_a_broadcast_comes_behind_the_joins_before_it() {
     while anna.story().last() != Some(&said) {
         anna.event();
     }
-    let numbers: Vec<_> = anna.log.iter().map(|(number, _)| *number).collect();
-    assert_eq!(numbers, Vec::from_iter(anna.joined + 1..=anna.last_event));
+    has_missed_nothing(&anna);
     let own = format!("join c{}", MANY - 1);
     assert!(anna.story().contains(&own), "{:?}", anna.story());
 }
@@ -206,6 +214,5 @@ fn who_is_lost_in_a_crowd_is_told_what_waited_when_it_is_back() {
     for _ in 0..MANY {
         anna.event();
     }
-    let numbers: Vec<_> = anna.log.iter().map(|(number, _)| *number).collect();
-    assert_eq!(numbers, Vec::from_iter(anna.joined + 1..=anna.last_event));
+    has_missed_nothing(&anna);
 }

@@ -56,6 +56,7 @@ pub mod membership;
 pub mod metrics;
 pub mod outbox;
 pub mod pages;
+pub mod prefetch;
 pub mod progress;
 pub mod protocol;
 pub mod rate;

@@ -84,6 +84,11 @@ impl History {
         self.bounds.events > 0
     }
 
+    /// An event is about to be added.
+    pub fn prefetch(&mut self) {
+        self.kept.prefetch();
+    }
+
     /// Adds an event that some member needs, caused by `cause`, at `now`; what is over a bound goes.
     pub fn push(&mut self, frame: &EventFrame, cause: Option<MemberId>, now: Millis) {
         let (text, gap) = frame.tail();

@@ -401,6 +401,7 @@ impl RoomState {
     }
 
     fn broadcast(&mut self, member: MemberId, payload: Payload, doing: &mut Doing<'_>) {
+        self.history.prefetch();
         let Some(at) = self.position(member) else {
             return doing.refuse(Refusal::no_such_session());
         };

@@ -5,17 +5,24 @@
 //! record's head stands before its text; and chunks of a fixed size, which are let go one by one and are
 //! the next to be written: a room that fills up copies nothing.
 
-use std::collections::{VecDeque, vec_deque};
+use std::{
+    collections::{VecDeque, vec_deque},
+    iter::{Chain, Once, once},
+    mem,
+};
 
 use bytes::{Buf, BufMut, buf::Take};
 
-use crate::{clock::Millis, ids::MemberId};
+use crate::{clock::Millis, ids::MemberId, prefetch::prefetch};
 
 /// The size of a chunk.
 const CHUNK: usize = 8 * 1024;
 
 /// The first chunks of a room are smaller, since most rooms say little; this is the smallest.
 const FIRST_CHUNK: usize = 512;
+
+/// How much is fetched ahead: an ordinary message. Of a longer one the processor sees itself where it goes.
+const AHEAD: usize = 320;
 
 /// What stands before each text. Events without a cause say 0, which is nobody's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +40,12 @@ impl Head {
     /// How many bytes it takes.
     pub(super) const SIZE: usize = 32;
 
-    fn to_bytes(self) -> [u8; Self::SIZE] {
-        let mut bytes = [0; Self::SIZE];
-        let mut out = &mut bytes[..];
+    fn write(self, out: &mut Vec<u8>) {
         out.put_u64_ne(self.number);
         out.put_u64_ne(self.cause.map_or(0, |cause| cause.0));
         out.put_u64_ne(self.at);
         out.put_u32_ne(self.len);
         out.put_u32_ne(self.gap);
-        bytes
     }
 
     /// The head with which `bytes` begin, which are then those of its text.
@@ -64,8 +68,11 @@ impl Head {
 /// The records, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// All but the last one are full to their capacity. A record may go on in the next one.
-    chunks: VecDeque<Vec<u8>>,
+    /// The chunks that are written: full, or without room for a further head. A text may go on in the
+    /// next one.
+    full: VecDeque<Vec<u8>>,
+    /// The one that is being written.
+    last: Vec<u8>,
     /// Where the first record begins in the first chunk.
     start: usize,
     /// The head of the first record, so that looking at it does not touch its memory.
@@ -75,30 +82,39 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Adds one at the end; `head.len` is the length of `text`.
-    pub(super) fn push(&mut self, head: Head, text: impl Buf) {
-        debug_assert_eq!(head.len as usize, text.remaining());
-        self.bytes += head.size();
-        self.write(&head.to_bytes()[..]);
-        self.write(text);
-        self.first.get_or_insert(head);
-        self.len += 1;
+    /// Has the memory fetched that the next record will be written to.
+    pub(super) fn prefetch(&mut self) {
+        let spare = self.last.spare_capacity_mut();
+        prefetch(&spare[..spare.len().min(AHEAD)]);
     }
 
-    /// Appends bytes, which are counted already.
-    fn write(&mut self, mut bytes: impl Buf) {
-        while bytes.has_remaining() {
-            let last = match self.chunks.back_mut() {
-                Some(last) if last.len() < last.capacity() => last,
-                _ => {
-                    let capacity = (2 * self.bytes).clamp(FIRST_CHUNK, CHUNK);
-                    self.chunks.push_back_mut(Vec::with_capacity(capacity))
-                }
-            };
-            let piece = bytes.chunk();
-            let fits = piece.len().min(last.capacity() - last.len());
-            last.extend_from_slice(&piece[..fits]);
-            bytes.advance(fits);
+    /// Adds one at the end; `head.len` is the length of `text`.
+    pub(super) fn push(&mut self, head: Head, mut text: impl Buf) {
+        debug_assert_eq!(head.len as usize, text.remaining());
+        // First, since a processor writes in order, and who reads the counts next would wait until the
+        // cold memory is written.
+        self.bytes += head.size();
+        self.len += 1;
+        self.first.get_or_insert(head);
+        self.make_room(Head::SIZE);
+        head.write(&mut self.last);
+        while text.has_remaining() {
+            self.make_room(1);
+            let piece = text.chunk();
+            let fits = piece.len().min(self.last.capacity() - self.last.len());
+            self.last.extend_from_slice(&piece[..fits]);
+            text.advance(fits);
+        }
+    }
+
+    /// Begins a chunk if the last one has no room for so many bytes.
+    fn make_room(&mut self, bytes: usize) {
+        if self.last.capacity() - self.last.len() < bytes {
+            let capacity = (2 * self.bytes).clamp(FIRST_CHUNK, CHUNK);
+            let full = mem::replace(&mut self.last, Vec::with_capacity(capacity));
+            if !full.is_empty() {
+                self.full.push_back(full);
+            }
         }
     }
 
@@ -108,11 +124,11 @@ impl Records {
         self.len -= 1;
         self.bytes -= first.size();
         self.start += first.size();
-        while let Some(chunk) = self.chunks.front()
+        while let Some(chunk) = self.full.front()
             && chunk.len() <= self.start
         {
             self.start -= chunk.len();
-            self.chunks.pop_front();
+            self.full.pop_front();
         }
         if self.len > 0 {
             self.first = Some(Head::read(&mut self.cursor()));
@@ -140,7 +156,7 @@ impl Records {
     }
 
     fn cursor(&self) -> Cursor<'_> {
-        let mut chunks = self.chunks.iter();
+        let mut chunks = self.full.iter().chain(once(&self.last));
         let chunk = chunks.next().map_or(&[][..], |first| &first[self.start..]);
         Cursor {
             chunk,
@@ -162,7 +178,8 @@ impl Records {
     /// The memory that is held for them.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.chunks.iter().map(Vec::capacity).sum()
+        let full: usize = self.full.iter().map(Vec::capacity).sum();
+        full + self.last.capacity()
     }
 }
 
@@ -172,7 +189,7 @@ pub(super) struct Cursor<'a> {
     /// What is left of this chunk; empty only at the end.
     chunk: &'a [u8],
     /// The chunks behind it.
-    chunks: vec_deque::Iter<'a, Vec<u8>>,
+    chunks: Chain<vec_deque::Iter<'a, Vec<u8>>, Once<&'a Vec<u8>>>,
     remaining: usize,
 }
 
@@ -262,6 +279,6 @@ mod tests {
         }
         assert!(records.capacity() <= FIRST_CHUNK);
         while records.pop_first().is_some() {}
-        assert_eq!((records.capacity(), records.chunks.capacity()), (0, 0));
+        assert_eq!((records.capacity(), records.full.capacity()), (0, 0));
     }
 }

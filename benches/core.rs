@@ -5,7 +5,6 @@
 use std::{hint::black_box, rc::Rc, time::Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use meeting_server::{
     ending::Ending,
@@ -58,14 +57,13 @@ fn parse(c: &mut Criterion) {
         let text = format!(
             r#"{{"version":0,"cseq":7,"method":"{method}","session":"{SESSION}","data":{data}}}"#
         );
-        let text = ByteString::from(text);
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(method, |b| b.iter(|| request(black_box(&text))));
     }
     group.finish();
 }
 
-fn request(text: &ByteString) -> Request {
+fn request(text: &str) -> Request {
     let (envelope, _) = Envelope::parse(text).expect("the request is in order");
     envelope.request().expect("its data too")
 }
@@ -169,7 +167,7 @@ fn room(c: &mut Criterion) {
             r#"{{"cseq":7,"method":"stream.add","session":"{SESSION}","data":{}}}"#,
             requests()[2].1
         );
-        let Request::Member(Action::StreamAdd(stream)) = request(&text.into()) else {
+        let Request::Member(Action::StreamAdd(stream)) = request(&text) else {
             unreachable!("that is what it asks for");
         };
         group.bench_function(id("publish"), |b| {

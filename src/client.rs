@@ -13,8 +13,6 @@ use std::{
     task::Waker,
 };
 
-use bytes::Bytes;
-
 use crate::{
     alarms::Alarms,
     census::{Counted, Object},
@@ -108,7 +106,7 @@ pub struct Client {
     /// How much it may say; `None` where that is not limited.
     rate: RefCell<Option<Box<RateLimit>>>,
     /// The payload of the frame that its session is about to see, where that is long.
-    beside: Cell<Option<Bytes>>,
+    beside: Cell<Vec<u8>>,
     membership: RefCell<Option<Membership>>,
     /// Why it is no longer open.
     ending: Cell<Ending>,
@@ -157,7 +155,7 @@ impl Client {
             parting: RefCell::new(None),
             moving: Cell::new(false),
             held_back: Cell::new(false),
-            beside: Cell::new(None),
+            beside: Cell::default(),
             task: RefCell::new(None),
             heard: Cell::new(now),
             outside_since: Cell::new(now.saturating_sub(outside_for)),
@@ -324,13 +322,13 @@ impl Client {
         }
     }
 
-    /// Hands its session the payload of the next frame beside the context.
-    pub fn hand_beside(&self, payload: Bytes) {
-        self.beside.set(Some(payload));
+    /// Hands its session what the next frame says beside the context.
+    pub fn hand_beside(&self, payload: Vec<u8>) {
+        self.beside.set(payload);
     }
 
-    /// The payload that belongs to this frame and did not come with it.
-    pub fn take_beside(&self) -> Option<Bytes> {
+    /// What this frame says, and did not bring along.
+    pub fn take_beside(&self) -> Vec<u8> {
         self.beside.take()
     }
 

@@ -4,7 +4,7 @@
 //! connection's [`Membership`], and that is the one place from which the room hears of it, and
 //! decides whether the member leaves or is waited for.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use actix::prelude::*;
 
@@ -61,7 +61,7 @@ pub struct Seat {
     /// The room's name, for the log.
     pub name: Rc<RoomName>,
     /// Its own names, for the log.
-    pub who: Arc<Who>,
+    pub who: Rc<Who>,
     /// Where its connection writes down how far it has got.
     pub progress: Rc<Progress>,
     /// Whether the room waits for it when its connection is lost.

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use actix::prelude::*;
 use actix_http::ws::Item;
 use actix_web_actors::ws::{CloseReason, Message, ProtocolError, WebsocketContext};
-use bytestring::ByteString;
 
 use crate::{
     auth::Authorized,
@@ -81,7 +80,7 @@ impl SessionActor {
     }
 
     /// A whole message that is over the rate limit: answered, if it is a request.
-    fn refuse_message(&self, text: &ByteString) {
+    fn refuse_message(&self, text: &str) {
         let reply_to = match Envelope::parse(text) {
             Ok((_, reply_to)) | Err(EnvelopeError::Refused(reply_to, _)) => reply_to,
             Err(EnvelopeError::NotAnObject(_)) => return,
@@ -97,7 +96,7 @@ impl SessionActor {
     }
 
     /// One whole message.
-    fn message(&mut self, text: &ByteString) {
+    fn message(&mut self, text: &str) {
         let (envelope, reply_to) = match Envelope::parse(text) {
             Ok(parsed) => parsed,
             Err(EnvelopeError::Refused(reply_to, refusal)) => {
@@ -226,32 +225,39 @@ impl SessionActor {
         Ticket::new(&self.client, reply_to, Kind::Join(Box::new(wanted)))
     }
 
+    /// A whole message of one frame.
+    fn text(&mut self, payload: Vec<u8>) {
+        match String::from_utf8(payload) {
+            Ok(text) => {
+                let admitted = self.admits(text.len());
+                self.whole(&text, admitted);
+            }
+            Err(_) => self.invalid_text(),
+        }
+    }
+
     /// A part of a message. A part that is refused refuses the whole, which is answered at its
     /// end: before that there is no `cseq` to answer to.
-    fn fragment(&mut self, item: Item) {
-        let (bytes, last) = match item {
-            Item::FirstText(bytes) => {
-                self.unfinished_refused = false;
-                (bytes, false)
-            }
-            Item::Continue(bytes) => (bytes, false),
-            Item::Last(bytes) => (bytes, true),
+    fn fragment(&mut self, item: &Item, payload: &[u8]) {
+        match item {
+            Item::FirstText(_) => self.unfinished_refused = false,
+            Item::Continue(_) | Item::Last(_) => {}
             Item::FirstBinary(_) => {
                 return self.close(Ending::Binary, "messages are text");
             }
-        };
-        self.unfinished_refused |= !self.admits(bytes.len());
-        self.unfinished.extend_from_slice(&bytes);
-        if last {
+        }
+        self.unfinished_refused |= !self.admits(payload.len());
+        self.unfinished.extend_from_slice(payload);
+        if let Item::Last(_) = item {
             let whole = std::mem::take(&mut self.unfinished);
             match String::from_utf8(whole) {
-                Ok(text) => self.whole(&text.into(), !self.unfinished_refused),
+                Ok(text) => self.whole(&text, !self.unfinished_refused),
                 Err(_) => self.invalid_text(),
             }
         }
     }
 
-    fn whole(&mut self, text: &ByteString, admitted: bool) {
+    fn whole(&mut self, text: &str, admitted: bool) {
         if admitted {
             self.message(text);
         } else {
@@ -281,26 +287,6 @@ impl SessionActor {
 
     fn invalid_text(&self) {
         self.close(Ending::BadText, "a text message must be UTF-8");
-    }
-
-    /// The message with its payload, where that did not come through the context. `None`: it is
-    /// text and not UTF-8.
-    fn with_payload(&self, message: Message) -> Option<Message> {
-        let Some(payload) = self.client.take_beside() else {
-            return Some(message);
-        };
-        Some(match message {
-            Message::Text(_) => Message::Text(ByteString::try_from(payload).ok()?),
-            Message::Continuation(item) => Message::Continuation(match item {
-                Item::FirstText(_) => Item::FirstText(payload),
-                Item::FirstBinary(_) => Item::FirstBinary(payload),
-                Item::Continue(_) => Item::Continue(payload),
-                Item::Last(_) => Item::Last(payload),
-            }),
-            Message::Binary(_) => Message::Binary(payload),
-            // These are never long.
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Nop => message,
-        })
     }
 
     /// The client says goodbye: its close frame is echoed.
@@ -336,16 +322,14 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
         if self.client.phase() != Phase::Open {
             return;
         }
-        // All else that the codec could find wrong but text that is none does not get past the gate.
-        let Some(message) = message.ok().and_then(|message| self.with_payload(message)) else {
-            return self.invalid_text();
+        // What the codec could find wrong does not get past the gate.
+        let Ok(message) = message else {
+            return self.close(Ending::BadFrame, "a frame that cannot be read");
         };
+        let payload = self.client.take_beside();
         match message {
-            Message::Text(text) => {
-                let admitted = self.admits(text.len());
-                self.whole(&text, admitted);
-            }
-            Message::Continuation(item) => self.fragment(item),
+            Message::Text(_) => self.text(payload),
+            Message::Continuation(item) => self.fragment(&item, &payload),
             Message::Ping(payload) => {
                 if self.admits(payload.len()) {
                     self.say(frame::pong(&payload));

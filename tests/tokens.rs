@@ -743,7 +743,7 @@ fn no_debug_print_shows_a_token_a_key_or_a_session() {
     let text = json!({
         "method": "channel.join", "session": session.as_str(), "data": join(&good),
     });
-    let text = text.to_string().into();
+    let text = text.to_string();
     let (envelope, reply_to) = Envelope::parse(&text).unwrap();
     let Request::Join(request) = envelope.request().unwrap() else {
         panic!("it is a join");

@@ -6,7 +6,7 @@ use std::ops::Range;
 use actix_http::ws::{Codec, Frame};
 use bytes::BytesMut;
 use meeting_server::{
-    connection::gate::{Gate, MAX_FRAGMENTS, Violation, codec},
+    connection::gate::{Admitted, Gate, MAX_FRAGMENTS, Violation, codec},
     ending::Ending,
 };
 use tokio_util::codec::Decoder;
@@ -52,7 +52,7 @@ impl Passage {
         let (mut start, mut arrived) = (0, 0);
         loop {
             match gate.admit(&stream[start..arrived]) {
-                Ok(Some(len)) => {
+                Ok(Some(Admitted { len, .. })) => {
                     assert!(len >= 6, "a header and a mask");
                     frames.push(start..start + len);
                     start += len;

@@ -3,8 +3,7 @@
 //!
 //! actix-http's own codec looks at a length only when the whole frame is there, reports a bad
 //! header again and again without getting past it, and does not tell a bad bit from the end of
-//! the stream. So nothing reaches it that has not passed here; all it can still find wrong is
-//! text that is not UTF-8.
+//! the stream. So nothing reaches it that has not passed here, and it finds nothing wrong.
 
 use std::borrow::Cow;
 
@@ -52,6 +51,24 @@ pub fn codec(max_message_bytes: usize) -> Codec {
     Codec::new().max_size(max_message_bytes.max(MAX_CONTROL_PAYLOAD))
 }
 
+/// A frame that was let in: where it stands in what has come.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its length, header and all.
+    pub len: usize,
+    /// Whether it is no part of a message (RFC 6455 section 5.5).
+    pub is_control: bool,
+    start: usize,
+    mask: [u8; 4],
+}
+
+impl Admitted {
+    /// What it says; `input` is what it was let in from.
+    pub fn payload(&self, input: &[u8]) -> Vec<u8> {
+        unmasked(&input[self.start..self.len], self.mask)
+    }
+}
+
 struct Header {
     fin: bool,
     opcode: u8,
@@ -77,12 +94,12 @@ impl Gate {
         }
     }
 
-    /// The length of the frame with which `input` begins, once all of it is there; `None` until
-    /// then. A frame whose length was returned has been let in: it counts.
+    /// The frame with which `input` begins, once all of it is there; `None` until then. It has been
+    /// let in: it counts.
     ///
     /// # Errors
     /// A [`Violation`], as early as the header shows it.
-    pub fn admit(&mut self, input: &[u8]) -> Result<Option<usize>, Violation> {
+    pub fn admit(&mut self, input: &[u8]) -> Result<Option<Admitted>, Violation> {
         let Some(header) = self.header(input)? else {
             return Ok(None);
         };
@@ -98,7 +115,12 @@ impl Gate {
             check_close(&input[header.start..end], header.mask)?;
         }
         self.unfinished = unfinished;
-        Ok(Some(end))
+        Ok(Some(Admitted {
+            len: end,
+            is_control: header.opcode >= CLOSE,
+            start: header.start,
+            mask: header.mask,
+        }))
     }
 
     /// The first frame's header, as soon as it is there. What its first two bytes show to be
@@ -199,14 +221,22 @@ impl Gate {
     }
 }
 
+/// A payload without its mask (RFC 6455 section 5.3).
+fn unmasked(masked: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut payload = masked.to_vec();
+    let (words, rest) = payload.as_chunks_mut();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+    payload
+}
+
 /// The payload of a close frame (RFC 6455 section 5.5.1).
 fn check_close(masked: &[u8], mask: [u8; 4]) -> Result<(), Violation> {
-    let payload: Vec<u8> = masked
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, mask)| byte ^ mask)
-        .collect();
-    match payload[..] {
+    match unmasked(masked, mask)[..] {
         [] => Ok(()),
         [_] => Err(Violation::protocol("a close code has two bytes")),
         [high, low, ref reason @ ..] => {
@@ -227,6 +257,7 @@ fn check_close(masked: &[u8], mask: [u8; 4]) -> Result<(), Violation> {
 
 #[cfg(test)]
 mod tests {
+    use actix_http::ws::{Frame, Item};
     use bytes::BytesMut;
     use proptest::prelude::*;
     use tokio_util::codec::Decoder as _;
@@ -255,7 +286,8 @@ mod tests {
     }
 
     fn admit(input: &[u8]) -> Result<Option<usize>, Ending> {
-        Gate::new(LIMIT).admit(input).map_err(|v| v.ending)
+        let admitted = Gate::new(LIMIT).admit(input).map_err(|v| v.ending)?;
+        Ok(admitted.map(|frame| frame.len))
     }
 
     #[test]
@@ -316,8 +348,7 @@ mod tests {
             gate.admit(&frame(0x80, &[0])).map_err(|v| v.ending),
             Err(Ending::TooBig)
         );
-        let end = frame(0x80, &[]);
-        assert_eq!(gate.admit(&end), Ok(Some(end.len())));
+        assert!(gate.admit(&frame(0x80, &[])).unwrap().is_some());
         assert!(gate.admit(&frame(0x81, &[0; LIMIT])).unwrap().is_some());
     }
 
@@ -357,7 +388,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is let in, the codec behind makes of it one message without a complaint.
+        /// Whatever is let in, the codec behind makes of it one message without a complaint, which
+        /// says the same.
         #[test]
         fn the_codec_has_nothing_left_to_complain_of(
             input in prop::collection::vec(
@@ -374,11 +406,24 @@ mod tests {
             let mut codec = codec(limit);
             let stream = [input.concat(), garbage].concat();
             let mut rest = &stream[..];
-            while let Ok(Some(len)) = gate.admit(rest) {
-                let mut buffer = BytesMut::from(&rest[..len]);
-                prop_assert!(matches!(codec.decode(&mut buffer), Ok(Some(_))));
+            while let Ok(Some(admitted)) = gate.admit(rest) {
+                let mut buffer = BytesMut::from(&rest[..admitted.len]);
+                let message = codec.decode(&mut buffer);
+                let says = match &message {
+                    Ok(Some(Frame::Text(says) | Frame::Ping(says) | Frame::Pong(says))) => says,
+                    Ok(Some(Frame::Continuation(
+                        Item::FirstText(says) | Item::Continue(says) | Item::Last(says),
+                    ))) => says,
+                    Ok(Some(Frame::Close(_))) => &admitted.payload(rest).into(),
+                    _ => return Err(TestCaseError::fail(format!("{message:?}"))),
+                };
+                prop_assert_eq!(says, &admitted.payload(rest));
+                prop_assert_eq!(
+                    admitted.is_control,
+                    !matches!(message, Ok(Some(Frame::Text(_) | Frame::Continuation(_))))
+                );
                 prop_assert!(buffer.is_empty());
-                rest = &rest[len..];
+                rest = &rest[admitted.len..];
             }
         }
     }

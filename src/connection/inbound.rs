@@ -9,9 +9,9 @@
 //! And not too many in one go: a client that sends without a pause would keep its thread from looking
 //! at the network for as long as its own socket holds something.
 //!
-//! A long payload does not go through the context: the buffer in which that looks for frames would
-//! keep the size of the longest one for as long as the connection lives. The session is handed it
-//! beside the context, which sees the frame without it.
+//! What a message says does not go through the context: the buffer in which that looks for frames would
+//! keep the size of the longest one for as long as the connection lives, and has long gone cold when the
+//! next one comes. The session is handed it beside the context, which sees the frame without it.
 
 use std::{
     cell::RefCell,
@@ -20,12 +20,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::{error::PayloadError, ws::Parser};
-use bytes::{Bytes, BytesMut};
+use actix_http::error::PayloadError;
+use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::{
-    gate::{Gate, Violation},
+    gate::{Admitted, Gate, Violation},
     wake_behind_the_network,
 };
 use crate::{
@@ -39,17 +39,14 @@ use crate::{
 const TURN_BYTES: usize = 64 * 1024;
 const FRAME_COST: usize = 1024;
 
-/// The longest frame that goes through the context as it is. Most requests are shorter.
-const LONG_FRAME: usize = 1024;
-
-/// The rest of a client's frame without a payload: the bit that says it is masked, and a mask.
-const NO_PAYLOAD: [u8; 5] = [0x80, 0, 0, 0, 0];
+/// A text frame that is a whole message, without its payload: its first byte, the bit that says it is
+/// masked, and a mask.
+const WHOLE_TEXT: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
 
 /// The stream of a client's frames, as `WebsocketContext` wants it.
 pub struct Inbound {
     client: Rc<Client>,
     gate: Gate,
-    max_message_bytes: usize,
     /// What was read and not yet let in. The connection's task takes it along in a handover.
     unread: Rc<RefCell<BytesMut>>,
     /// A frame was handed out and the context has not yet been told to stop asking: it asks for
@@ -69,17 +66,16 @@ impl Inbound {
         Self {
             client,
             gate: Gate::new(max_message_bytes),
-            max_message_bytes,
             unread,
             handed_out: false,
             spent: 0,
         }
     }
 
-    /// The length of the frame with which `input` begins, if it is there and let in.
-    fn admit(&mut self, input: &[u8], shared: &Shared) -> Option<usize> {
+    /// The frame with which `input` begins, if it is there and let in.
+    fn admit(&mut self, input: &[u8], shared: &Shared) -> Option<Admitted> {
         match self.gate.admit(input) {
-            Ok(len) => len,
+            Ok(admitted) => admitted,
             Err(violation) => {
                 let Violation { ending, reason } = violation;
                 self.client.close(ending, &reason, shared);
@@ -91,14 +87,14 @@ impl Inbound {
     /// The next frame of what was read before, if it is there and let in.
     fn next_unread(&mut self, shared: &Shared) -> Option<Bytes> {
         let mut unread = self.unread.take();
-        let frame = self
-            .admit(&unread, shared)
-            .map(|len| self.hand_out(unread.split_to(len), shared));
+        let frame = self.admit(&unread, shared);
+        let shown = frame.as_ref().map(|frame| self.hand_out(frame, &unread));
+        unread.advance(frame.map_or(0, |frame| frame.len));
         if !unread.is_empty() {
-            // Otherwise its memory goes with the frame: a quiet connection holds none.
+            // Otherwise it is given back: a quiet connection holds no memory.
             self.unread.replace(unread);
         }
-        frame
+        shown
     }
 
     /// Reads once. A frame that came whole is handed on as it is; whatever else came is kept.
@@ -121,31 +117,26 @@ impl Inbound {
         } else {
             None
         };
-        let rest = &input[whole.unwrap_or(0)..];
+        let rest = &input[whole.as_ref().map_or(0, |frame| frame.len)..];
         if !rest.is_empty() {
             self.unread.borrow_mut().extend_from_slice(rest);
         }
-        whole.map(|len| self.hand_out(BytesMut::from(&input[..len]), shared))
+        whole.map(|frame| self.hand_out(&frame, input))
     }
 
-    /// What the context is to see of a whole frame that was let in.
-    fn hand_out(&mut self, mut frame: BytesMut, shared: &Shared) -> Bytes {
-        self.spent += frame.len() + FRAME_COST;
-        let first = match frame.first() {
-            Some(first) if frame.len() > LONG_FRAME => *first,
-            _ => return frame.freeze(),
-        };
-        match Parser::parse(&mut frame, true, self.max_message_bytes) {
-            Ok(Some((_, _, Some(payload)))) => {
-                self.client.hand_beside(payload.freeze());
-                [first].into_iter().chain(NO_PAYLOAD).collect()
-            }
-            // The gate has let it in, so the parser has nothing to say against it.
-            _ => {
-                let reason = "a frame that cannot be read";
-                self.client.close(Ending::BadFrame, reason, shared);
-                Bytes::new()
-            }
+    /// What the context is to see of a frame that was let in.
+    fn hand_out(&mut self, frame: &Admitted, input: &[u8]) -> Bytes {
+        self.spent += frame.len + FRAME_COST;
+        if frame.is_control {
+            return Bytes::copy_from_slice(&input[..frame.len]);
+        }
+        self.client.hand_beside(frame.payload(input));
+        let mut shown = WHOLE_TEXT;
+        shown[0] = input[0];
+        if shown == WHOLE_TEXT {
+            Bytes::from_static(&WHOLE_TEXT)
+        } else {
+            Bytes::copy_from_slice(&shown)
         }
     }
 }

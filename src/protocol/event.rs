@@ -3,9 +3,10 @@
 //! A room's event is written once for all who are sent it, now or when they come back: see
 //! [`EventFrame`].
 
-use std::{sync::Arc, time::Instant};
+use std::{rc::Rc, time::Instant};
 
 use bytes::{Buf, BufMut, Bytes};
+use smallvec::SmallVec;
 
 use super::{
     error::ErrorType,
@@ -22,22 +23,22 @@ use crate::{
 pub struct Who {
     endpoint: Endpoint,
     device: Device,
-    /// `"device":"…","endpoint":"…"`, without braces.
-    json: Box<[u8]>,
+    /// `"device":"…","endpoint":"…"`, without braces; a usual one needs no memory elsewhere.
+    json: SmallVec<[u8; 64]>,
 }
 
 impl Who {
     /// A member's names.
-    pub fn new(endpoint: Endpoint, device: Device) -> Arc<Self> {
+    pub fn new(endpoint: Endpoint, device: Device) -> Rc<Self> {
         let mut json = Vec::with_capacity(32 + endpoint.as_str().len() + device.as_str().len());
         json.extend_from_slice(b"\"device\":");
         write_string(device.as_str(), &mut json);
         json.extend_from_slice(b",\"endpoint\":");
         write_string(endpoint.as_str(), &mut json);
-        Arc::new(Self {
+        Rc::new(Self {
             endpoint,
             device,
-            json: json.into_boxed_slice(),
+            json: SmallVec::from_slice(&json),
         })
     }
 
@@ -67,15 +68,15 @@ impl std::fmt::Debug for Payload {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoomEvent {
     /// `{"device":"","endpoint":"anna","stat":"join"}`
-    Join(Arc<Who>),
+    Join(Rc<Who>),
     /// `{"device":"","endpoint":"anna","stat":"leave"}`
-    Leave(Arc<Who>),
+    Leave(Rc<Who>),
     /// `{"device":"","endpoint":"anna","stream":"s1","stat":"publish"}`
-    Publish(Arc<Who>, StreamId),
+    Publish(Rc<Who>, StreamId),
     /// `{"device":"","endpoint":"anna","stream":"s1","stat":"unpublish"}`
-    Unpublish(Arc<Who>, StreamId),
+    Unpublish(Rc<Who>, StreamId),
     /// `{"source_endpoint":{"device":"","endpoint":"anna"},"payload":{…}}`
-    Broadcast(Arc<Who>, Payload),
+    Broadcast(Rc<Who>, Payload),
 }
 
 impl RoomEvent {

@@ -1,7 +1,7 @@
 //! What goes into a room and what comes out of it: the words that its actor and its
 //! [state](super::state) have in common.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{rc::Rc, time::Instant};
 
 use crate::{
     clock::Millis,
@@ -118,7 +118,7 @@ pub enum Output {
         /// Its session.
         session: SessionId,
         /// Its names.
-        who: Arc<Who>,
+        who: Rc<Who>,
         /// Why its connection was lost; [`Ending::Replaced`] where its endpoint has joined anew.
         why: Ending,
         /// For how long it was waited for.
@@ -147,7 +147,7 @@ pub struct Joined {
     /// Its session.
     pub session: SessionId,
     /// Its names.
-    pub who: Arc<Who>,
+    pub who: Rc<Who>,
     /// The room's event number now, an own join event included.
     pub last_event: u64,
     /// Where its connection writes down how far it has got.

@@ -1,6 +1,6 @@
 //! One who is in a room.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use crate::{
     clock::Millis,
@@ -32,7 +32,7 @@ pub struct Member {
     /// Its secret.
     pub session: SessionId,
     /// Its names.
-    pub who: Arc<Who>,
+    pub who: Rc<Who>,
     /// What it publishes. One stream at most.
     pub stream: Option<Box<Stream>>,
     /// How far it has got on its present connection, or had on its last.

@@ -105,7 +105,7 @@ pub struct Client {
     task: RefCell<Option<Waker>>,
     /// How much it may say; `None` where that is not limited.
     rate: RefCell<Option<Box<RateLimit>>>,
-    /// The payload of the frame that its session is about to see, where that is long.
+    /// What the frame says that its session is about to see, unless that is a control frame.
     beside: Cell<Vec<u8>>,
     membership: RefCell<Option<Membership>>,
     /// Why it is no longer open.
@@ -324,7 +324,8 @@ impl Client {
 
     /// Hands its session what the next frame says beside the context.
     pub fn hand_beside(&self, payload: Vec<u8>) {
-        self.beside.set(payload);
+        let before = self.beside.replace(payload);
+        debug_assert!(before.is_empty(), "frames are handed out one at a time");
     }
 
     /// What this frame says, and did not bring along.

@@ -68,7 +68,6 @@ fn serve(
 ) {
     let unread = Rc::new(RefCell::new(unread));
     let max_message_bytes = worker.settings.session.max_message_bytes;
-    let codec = gate::codec(max_message_bytes);
     clients::with(|clients| {
         let now = clients.shared().now.get();
         let first_ping = clients.first_ping();
@@ -80,7 +79,7 @@ fn serve(
             // It was on its way while the others here were sent away.
             clients.dismiss(&client);
         }
-        let context = WebsocketContext::with_codec(session, inbound, codec);
+        let context = WebsocketContext::with_codec(session, inbound, gate::codec());
         actix_rt::spawn(Connection(Some(Live {
             client,
             worker,

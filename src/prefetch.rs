@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 /// The size of what is fetched at a time.
 const LINE: usize = 64;
 
-/// Has this memory fetched. It is left as it is.
+/// Has this memory fetched, but perhaps for the end of it. It is left as it is.
 #[inline]
 pub fn prefetch(memory: &[MaybeUninit<u8>]) {
     for line in memory.chunks(LINE) {

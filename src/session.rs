@@ -227,11 +227,9 @@ impl SessionActor {
 
     /// A whole message of one frame.
     fn text(&mut self, payload: Vec<u8>) {
+        let admitted = self.admits(payload.len());
         match String::from_utf8(payload) {
-            Ok(text) => {
-                let admitted = self.admits(text.len());
-                self.whole(&text, admitted);
-            }
+            Ok(text) => self.whole(&text, admitted),
             Err(_) => self.invalid_text(),
         }
     }
@@ -326,10 +324,10 @@ impl StreamHandler<Result<Message, ProtocolError>> for SessionActor {
         let Ok(message) = message else {
             return self.close(Ending::BadFrame, "a frame that cannot be read");
         };
-        let payload = self.client.take_beside();
+        let said = self.client.take_beside();
         match message {
-            Message::Text(_) => self.text(payload),
-            Message::Continuation(item) => self.fragment(&item, &payload),
+            Message::Text(_) => self.text(said),
+            Message::Continuation(item) => self.fragment(&item, &said),
             Message::Ping(payload) => {
                 if self.admits(payload.len()) {
                     self.say(frame::pong(&payload));

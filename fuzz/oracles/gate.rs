@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use actix_http::ws::{Codec, Frame};
+use actix_http::ws::{Codec, Frame, Item};
 use bytes::BytesMut;
 use meeting_server::{
     connection::gate::{Admitted, Gate, MAX_FRAGMENTS, Violation, codec},
@@ -31,14 +31,14 @@ pub fn check(input: &[u8]) {
         assert_eq!(bytes, whole, "byte by byte");
     }
     follows_the_rules(stream, limit, &whole);
-    leaves_the_codec_nothing_to_complain_of(stream, limit, &whole);
+    leaves_the_codec_nothing_to_complain_of(stream, &whole);
 }
 
 /// What became of a stream of bytes.
 #[derive(Debug, PartialEq)]
 struct Passage {
-    /// The frames that were let in.
-    frames: Vec<Range<usize>>,
+    /// The frames that were let in, and where they stand.
+    frames: Vec<(Range<usize>, Admitted)>,
     /// Why the next one was not; `None` where it has not come whole.
     refused: Option<Violation>,
 }
@@ -52,10 +52,11 @@ impl Passage {
         let (mut start, mut arrived) = (0, 0);
         loop {
             match gate.admit(&stream[start..arrived]) {
-                Ok(Some(Admitted { len, .. })) => {
-                    assert!(len >= 6, "a header and a mask");
-                    frames.push(start..start + len);
-                    start += len;
+                Ok(Some(admitted)) => {
+                    let range = start..start + admitted.len;
+                    assert!(range.len() >= 6, "a header and a mask");
+                    start = range.end;
+                    frames.push((range, admitted));
                 }
                 Ok(None) => {
                     let waiting = arrived - start;
@@ -186,10 +187,14 @@ impl Parts {
 fn follows_the_rules(stream: &[u8], limit: usize, passage: &Passage) {
     let mut open = None;
     let mut end = 0;
-    for range in &passage.frames {
+    for (range, admitted) in &passage.frames {
         let parts = Parts::of(&stream[range.clone()]).expect("it was let in whole");
         assert_eq!(parts.broken(limit, open), [], "{range:?} was let in");
-        assert!(parts.payload.is_some());
+        assert_eq!(
+            Some(admitted.payload(&stream[range.clone()])),
+            parts.payload
+        );
+        assert_eq!(admitted.is_control, parts.opcode >= 8);
         if parts.opcode < 8 {
             let (bytes, fragments) = open.unwrap_or_default();
             open = (!parts.fin).then_some((bytes + parts.len, fragments + 1));
@@ -220,22 +225,24 @@ fn follows_the_rules(stream: &[u8], limit: usize, passage: &Passage) {
 
 // ----- the codec behind the gate -----
 
-fn leaves_the_codec_nothing_to_complain_of(stream: &[u8], limit: usize, passage: &Passage) {
-    let mut codec: Codec = codec(limit);
-    for range in &passage.frames {
+fn leaves_the_codec_nothing_to_complain_of(stream: &[u8], passage: &Passage) {
+    let mut codec: Codec = codec();
+    for (range, admitted) in &passage.frames {
         let bytes = &stream[range.clone()];
         let parts = Parts::of(bytes).expect("it was let in whole");
-        let mut buffer = BytesMut::from(bytes);
+        let mut buffer = BytesMut::from(&admitted.shown(bytes)[..]);
         let frame = codec.decode(&mut buffer);
         assert!(buffer.is_empty(), "one frame, and nothing of the next");
         let payload = parts.payload.expect("it was let in whole");
-        match (parts.opcode, frame) {
-            (0 | 1, Ok(Some(Frame::Text(text)))) => assert_eq!(text, payload),
-            (0 | 1, Ok(Some(Frame::Continuation(_)))) => {}
-            (8, Ok(Some(Frame::Close(_)))) => {}
-            (9, Ok(Some(Frame::Ping(text)))) => assert_eq!(text, payload),
-            (10, Ok(Some(Frame::Pong(text)))) => assert_eq!(text, payload),
-            (opcode, frame) => panic!("opcode {opcode} became {frame:?}"),
+        match (parts.opcode, parts.fin, frame) {
+            (1, true, Ok(Some(Frame::Text(_))))
+            | (1, false, Ok(Some(Frame::Continuation(Item::FirstText(_)))))
+            | (0, false, Ok(Some(Frame::Continuation(Item::Continue(_)))))
+            | (0, true, Ok(Some(Frame::Continuation(Item::Last(_)))))
+            | (8, true, Ok(Some(Frame::Close(_)))) => {}
+            (9, true, Ok(Some(Frame::Ping(said)))) => assert_eq!(said, payload),
+            (10, true, Ok(Some(Frame::Pong(said)))) => assert_eq!(said, payload),
+            (opcode, _, frame) => panic!("opcode {opcode} became {frame:?}"),
         }
     }
 }

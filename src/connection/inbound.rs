@@ -39,10 +39,6 @@ use crate::{
 const TURN_BYTES: usize = 64 * 1024;
 const FRAME_COST: usize = 1024;
 
-/// A text frame that is a whole message, without its payload: its first byte, the bit that says it is
-/// masked, and a mask.
-const WHOLE_TEXT: [u8; 6] = [0x81, 0x80, 0, 0, 0, 0];
-
 /// The stream of a client's frames, as `WebsocketContext` wants it.
 pub struct Inbound {
     client: Rc<Client>,
@@ -97,7 +93,7 @@ impl Inbound {
         shown
     }
 
-    /// Reads once. A frame that came whole is handed on as it is; whatever else came is kept.
+    /// Reads once. A frame that came whole is handed on at once; whatever else came is kept.
     fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Option<Bytes>> {
         let mut scratch = shared.scratch.borrow_mut();
         match ready!(self.client.socket().poll_read(cx, &mut scratch)) {
@@ -127,17 +123,10 @@ impl Inbound {
     /// What the context is to see of a frame that was let in.
     fn hand_out(&mut self, frame: &Admitted, input: &[u8]) -> Bytes {
         self.spent += frame.len + FRAME_COST;
-        if frame.is_control {
-            return Bytes::copy_from_slice(&input[..frame.len]);
+        if !frame.is_control {
+            self.client.hand_beside(frame.payload(input));
         }
-        self.client.hand_beside(frame.payload(input));
-        let mut shown = WHOLE_TEXT;
-        shown[0] = input[0];
-        if shown == WHOLE_TEXT {
-            Bytes::from_static(&WHOLE_TEXT)
-        } else {
-            Bytes::copy_from_slice(&shown)
-        }
+        frame.shown(input)
     }
 }
 

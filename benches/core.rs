@@ -122,12 +122,14 @@ impl Room {
             grants: Grants::ALL,
             has_expired: false,
             resume: resume.map(|(resume, _)| resume),
+            limit: None,
+            allowance: None,
         }));
         connection
     }
 
     fn first(&self) -> MemberId {
-        self.state.members()[0].id
+        self.state.members().first().expect("somebody is there").id
     }
 
     /// The last of its members, and its connection.

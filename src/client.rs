@@ -19,7 +19,7 @@ use crate::{
     clock::Millis,
     deadlines::Deadlines,
     ending::Ending,
-    handover::{Baggage, Handover},
+    handover::{Baggage, Handover, MAX_MOVED_BYTES},
     handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
     membership::{Membership, Wanted},
@@ -93,6 +93,8 @@ pub struct Client {
     moving: Cell<bool>,
     /// A frame waits for `unanswered` or `moving`.
     held_back: Cell<bool>,
+    /// A frame waits for the room's [backlog](crate::room::backlog) to shrink.
+    paused: Cell<bool>,
     unanswered: Cell<u32>,
     /// Since when the socket has taken no byte of what waits; `None` while it takes all.
     stuck_since: Cell<Option<Millis>>,
@@ -104,7 +106,7 @@ pub struct Client {
     /// Wakes the connection's task.
     task: RefCell<Option<Waker>>,
     /// How much it may say; `None` where that is not limited.
-    rate: RefCell<Option<Box<RateLimit>>>,
+    rate: RefCell<Option<Arc<RateLimit>>>,
     /// What the frame says that its session is about to see, unless that is a control frame.
     beside: Cell<Vec<u8>>,
     membership: RefCell<Option<Membership>>,
@@ -133,19 +135,17 @@ impl Client {
             unsent,
             rate,
             outside_for,
+            blocked_for,
         } = baggage;
-        let mut outbox = Outbox::default();
-        if !unsent.is_empty() {
-            outbox.push(Frame::Own(unsent));
-        }
+        let blocked_since = blocked_for.map(|blocked| now.saturating_sub(blocked));
         Self {
             id: Cell::default(),
             socket,
-            outbox: RefCell::new(outbox),
+            outbox: RefCell::new(Outbox::resuming(unsent)),
             dirty: Cell::new(false),
             ping_may_go: Cell::new(false),
             in_crowd: Cell::new(false),
-            stuck_since: Cell::new(None),
+            stuck_since: Cell::new(blocked_since),
             phase: Cell::new(Phase::Open),
             ending: Cell::default(),
             membership: RefCell::new(None),
@@ -155,6 +155,7 @@ impl Client {
             parting: RefCell::new(None),
             moving: Cell::new(false),
             held_back: Cell::new(false),
+            paused: Cell::new(false),
             beside: Cell::default(),
             task: RefCell::new(None),
             heard: Cell::new(now),
@@ -188,9 +189,13 @@ impl Client {
     pub fn into_baggage(self, now: Millis) -> (Socket, Baggage) {
         let baggage = Baggage {
             handshake: self.handshake,
-            unsent: self.outbox.into_inner().into_bytes(),
+            unsent: self.outbox.into_inner().into_unsent(),
             rate: self.rate.into_inner(),
             outside_for: now.saturating_sub(self.outside_since.get()),
+            blocked_for: self
+                .stuck_since
+                .get()
+                .map(|since| now.saturating_sub(since)),
         };
         (self.socket, baggage)
     }
@@ -232,8 +237,11 @@ impl Client {
         Some((seat.room, seat.member))
     }
 
-    /// It is in a room.
-    pub fn enter(&self, membership: Membership) {
+    /// It is in a room, where this is its rate limit.
+    pub fn enter(&self, membership: Membership, rate: Option<Arc<RateLimit>>) {
+        *self.rate.borrow_mut() = rate;
+        // It may have paused for a room that it has left.
+        self.paused.set(false);
         let seat = &membership.seat;
         let mark = Mark {
             session: seat.session,
@@ -278,6 +286,13 @@ impl Client {
         }
     }
 
+    /// A request is sent to its room.
+    pub fn add_to_backlog(&self) {
+        if let Some(membership) = &*self.membership.borrow() {
+            membership.seat.backlog.add();
+        }
+    }
+
     /// Lets nothing in until the next answer to a join or leave.
     pub fn hold(&self) {
         self.moving.set(true);
@@ -308,7 +323,34 @@ impl Client {
             || self.moving.get()
             || self.unanswered.get() >= MAX_UNANSWERED;
         self.held_back.set(holds);
-        holds
+        holds || self.pauses()
+    }
+
+    /// Whether its room has so much to do that the next frame has to wait.
+    fn pauses(&self) -> bool {
+        let membership = self.membership.borrow();
+        let backlog = membership
+            .as_ref()
+            .map(|membership| &membership.seat.backlog);
+        let Some(backlog) = backlog.filter(|backlog| backlog.is_full()) else {
+            return false;
+        };
+        if !self.paused.replace(true) {
+            backlog.pause(self.id());
+        }
+        true
+    }
+
+    /// Its room has less to do.
+    pub fn resume(&self) {
+        if self.paused.replace(false) {
+            self.wake();
+        }
+    }
+
+    /// The rate limit, to go with its member.
+    pub fn rate_limit(&self) -> Option<Arc<RateLimit>> {
+        self.rate.borrow().clone()
     }
 
     /// Counts a frame of `bytes` payload against its rate limit.
@@ -316,7 +358,7 @@ impl Client {
         self.tally.received(bytes);
         shared.stats.frames_in.add(1);
         shared.stats.bytes_in.add(bytes as u64);
-        match &mut *self.rate.borrow_mut() {
+        match &*self.rate.borrow() {
             Some(rate) => rate.count(bytes),
             None => Verdict::Admitted,
         }
@@ -345,6 +387,16 @@ impl Client {
         self.moving.set(true);
         *self.handover.borrow_mut() = Some(handover);
         self.wake();
+    }
+
+    /// Whether the connection's task is asked to move it.
+    pub fn is_to_move(&self) -> bool {
+        self.handover.borrow().is_some()
+    }
+
+    /// Whether so little waits to be written that it may move or join.
+    pub fn has_little_unsent(&self) -> bool {
+        self.outbox.borrow().bytes() <= MAX_MOVED_BYTES
     }
 
     /// What the connection's task is asked to do.

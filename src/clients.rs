@@ -14,7 +14,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     future::poll_fn,
     hint::black_box,
     rc::Rc,
@@ -33,6 +33,7 @@ use crate::{
     crowd::Crowd,
     deadlines::{Deadlines, Due},
     ending::Ending,
+    flush_queue::{FlushQueue, Urgency},
     ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
     protocol::{error::ErrorCode, frame, method::Method},
@@ -51,6 +52,9 @@ const FLUSH_BYTES: usize = 1024 * 1024;
 /// Bytes that one of them is sent at a time where there are others.
 pub const PART_BYTES: usize = 256 * 1024;
 
+/// Members of a room that are dismissed before the thread looks for news.
+const DISMISSED_TOGETHER: usize = 64;
+
 /// How many of them are touched together before they are flushed one by one.
 const TOUCHED_TOGETHER: usize = 8;
 
@@ -64,7 +68,7 @@ thread_local! {
 /// The thread's clients.
 pub struct Clients {
     table: RefCell<SlotMap<ConnectionId, Rc<Client>>>,
-    dirty: RefCell<VecDeque<ConnectionId>>,
+    dirty: RefCell<FlushQueue>,
     flusher: RefCell<Option<Waker>>,
     crowd: Crowd,
     shared: Shared,
@@ -103,7 +107,10 @@ pub fn dismiss_all(within: Duration, first: usize, all: usize) {
         for (n, members) in (first..).zip(rooms.into_values()) {
             let turn = (n as f64 / all.max(1) as f64).min(1.0);
             tokio::time::sleep_until(begun + within.mul_f64(turn)).await;
-            with(|clients| clients.dismiss_these(&members));
+            for batch in members.chunks(DISMISSED_TOGETHER) {
+                with(|clients| clients.dismiss_these(batch));
+                tokio::task::yield_now().await;
+            }
         }
         // Who has left its room meanwhile.
         with(|clients| clients.dismiss_outsiders());
@@ -220,7 +227,7 @@ impl Clients {
     /// Sends something to one client.
     pub fn push(&self, client: &Client, frame: Frame) {
         if client.push(frame, &self.shared) {
-            self.mark(client);
+            self.mark(client, Urgency::Prompt);
         }
     }
 
@@ -231,18 +238,28 @@ impl Clients {
         }
     }
 
-    /// Sends something to the client with this key, if it is still there, by the time that is
-    /// allowed for changes in a [`Crowd`].
-    pub fn push_in_time(&self, id: ConnectionId, frame: Frame) {
-        if let Some(client) = self.table.borrow().get(id)
-            && client.push(frame, &self.shared)
-        {
-            if client.is_half_full(&self.shared) {
-                // A full one is flushed where it is pushed to, and many may be at once.
-                self.mark(client);
-            } else if client.enter_crowd() {
-                self.crowd.wait(id, self.now());
-            }
+    /// Sends something to the client with this key, if it is still there, with this urgency.
+    pub fn push_with(&self, id: ConnectionId, frame: Frame, urgency: Urgency) {
+        let table = self.table.borrow();
+        let Some(client) = table.get(id) else {
+            return;
+        };
+        if !client.push(frame, &self.shared) {
+            return;
+        }
+        if urgency != Urgency::Coalesced || client.is_half_full(&self.shared) {
+            // A full one is flushed where it is pushed to, and many may be at once.
+            self.mark(client, urgency);
+        } else if client.enter_crowd() {
+            self.crowd.wait(id, self.now());
+        }
+    }
+
+    /// Resumes clients that had paused for their room.
+    pub fn resume(&self, paused: &[ConnectionId]) {
+        let table = self.table.borrow();
+        for client in paused.iter().filter_map(|id| table.get(*id)) {
+            client.resume();
         }
     }
 
@@ -266,17 +283,10 @@ impl Clients {
         }
     }
 
-    /// Has a client flushed at the end of this turn.
-    pub fn mark(&self, client: &Client) {
-        if client.set_dirty() {
-            self.enlist(client.id());
-        }
-    }
-
-    fn enlist(&self, id: ConnectionId) {
-        let mut dirty = self.dirty.borrow_mut();
-        dirty.push_back(id);
-        if dirty.len() == 1
+    /// Has a client flushed.
+    pub fn mark(&self, client: &Client, urgency: Urgency) {
+        if client.set_dirty()
+            && self.dirty.borrow_mut().push(client.id(), urgency)
             && let Some(flusher) = &*self.flusher.borrow()
         {
             flusher.wake_by_ref();
@@ -293,7 +303,7 @@ impl Clients {
             if n % TOUCHED_TOGETHER == 0 {
                 self.touch_next();
             }
-            let Some(id) = self.dirty.borrow_mut().pop_front() else {
+            let Some(id) = self.dirty.borrow_mut().pop(n) else {
                 return false;
             };
             if let Some(client) = self.table.borrow().get(id) {
@@ -304,7 +314,7 @@ impl Clients {
                     bytes += client.flush_part(PART_BYTES, &self.shared);
                     let has_more = !client.is_flushed() && !client.is_stuck();
                     if has_more && client.phase() != Phase::Lost && client.set_dirty() {
-                        self.dirty.borrow_mut().push_back(id);
+                        self.dirty.borrow_mut().push(id, Urgency::Bulk);
                     }
                 }
             }
@@ -317,8 +327,8 @@ impl Clients {
     fn touch_next(&self) {
         let table = self.table.borrow();
         let dirty = self.dirty.borrow();
-        for client in dirty.iter().take(TOUCHED_TOGETHER) {
-            black_box(table.get(*client).and_then(|client| client.first_event()));
+        for client in dirty.next(TOUCHED_TOGETHER) {
+            black_box(table.get(client).and_then(|client| client.first_event()));
         }
     }
 
@@ -363,7 +373,7 @@ impl Clients {
             if let Some(client) = self.table.borrow().get(id)
                 && client.leave_crowd()
             {
-                self.mark(client);
+                self.mark(client, Urgency::Coalesced);
             }
         }
         while let Some((at, id)) = self.shared.alarms.take_due(now) {

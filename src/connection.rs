@@ -28,8 +28,10 @@ use crate::{
     clock::Millis,
     connection::inbound::Inbound,
     ending::Ending,
+    flush_queue::Urgency,
     handover::{Baggage, Handover, PendingJoin},
     handshake::Handshake,
+    outbox::Unsent,
     rate::RateLimit,
     session::SessionActor,
     socket::Socket,
@@ -51,9 +53,10 @@ pub fn begin(
 ) {
     let baggage = Baggage {
         handshake,
-        unsent: Vec::new(),
-        rate: RateLimit::new(&worker.settings.session).map(Box::new),
+        unsent: Unsent::default(),
+        rate: RateLimit::new(&worker.settings.session).map(Arc::new),
         outside_for: Millis::try_from(since_accept.as_millis()).unwrap_or(Millis::MAX),
+        blocked_for: None,
     };
     serve(socket, baggage, unread, None, worker);
 }
@@ -72,7 +75,7 @@ fn serve(
         let now = clients.shared().now.get();
         let first_ping = clients.first_ping();
         let client = clients.insert(Client::new(socket, baggage, now, first_ping));
-        clients.mark(&client);
+        clients.mark(&client, Urgency::Prompt);
         let inbound = Inbound::new(client.clone(), unread.clone(), max_message_bytes);
         let session = SessionActor::new(client.clone(), worker.clone(), pending);
         if worker.crew.is_draining() {
@@ -164,13 +167,11 @@ where
         if self.client.phase() == Phase::Open {
             self.serve(cx);
         }
-        if self.client.phase() == Phase::Open
-            && let Some(handover) = self.client.take_handover()
-        {
-            return Poll::Ready(End::Moves(handover));
-        }
         clients::with(|clients| {
             self.poll_unstick(cx, clients.shared());
+            if let Some(handover) = self.poll_handover(cx, clients.shared()) {
+                return Poll::Ready(End::Moves(handover));
+            }
             match self.client.phase() {
                 Phase::Open => Poll::Pending,
                 Phase::Closing => self.poll_close(cx, clients.shared()),
@@ -197,6 +198,24 @@ where
                 }
             }
         }
+    }
+
+    /// The move that is due, once little enough waits to be written.
+    fn poll_handover(&self, cx: &mut Context<'_>, shared: &Shared) -> Option<Handover> {
+        if self.client.phase() != Phase::Open || !self.client.is_to_move() {
+            return None;
+        }
+        if !self.client.is_stuck() && !self.client.has_little_unsent() {
+            // The flusher would do this later, and does not wake this task. A full socket does.
+            self.client.flush_part(clients::PART_BYTES, shared);
+            if !self.client.is_stuck() && !self.client.has_little_unsent() {
+                wake_behind_the_network(cx);
+            }
+        }
+        if self.client.phase() != Phase::Open || !self.client.has_little_unsent() {
+            return None;
+        }
+        self.client.take_handover()
     }
 
     /// Goes on writing where the socket was full.

@@ -164,8 +164,15 @@ impl fmt::Debug for SessionId {
 
 /// A session that a client says it had. It is worth nothing until a room has found it to be a
 /// member's.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimedSession([u8; SessionId::LEN]);
+
+impl From<&SessionId> for ClaimedSession {
+    /// The claim that is true of this session, to look it up by.
+    fn from(session: &SessionId) -> Self {
+        Self(session.0)
+    }
+}
 
 impl ClaimedSession {
     /// `None`: no session looks like that.

@@ -20,7 +20,7 @@
 //! * one client, as its thread knows it: [`client`]; [`ticket`], the promise that a request is
 //!   answered; [`membership`], the guard that takes a session out of its room; [`ending`], why;
 //!   [`progress`], how far it got; [`handover`], what goes along to another thread; [`deadlines`],
-//!   [`alarms`], [`rate`], [`tally`]
+//!   [`alarms`], [`flush_queue`], [`rate`], [`tally`]
 //! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
 //!   [`pages`], [`web`], [`health`], [`limits`]
@@ -42,6 +42,7 @@ pub mod crew;
 pub mod crowd;
 pub mod deadlines;
 pub mod ending;
+pub mod flush_queue;
 pub mod grants;
 pub mod handover;
 pub mod handshake;

@@ -14,6 +14,7 @@ use crate::{
     ids::{ConnectionId, Endpoint, MemberId, RoomId, RoomName, SessionId},
     progress::Progress,
     protocol::{event::Who, request::JoinRequest},
+    room::backlog::Backlog,
     tally::Tally,
 };
 
@@ -66,6 +67,8 @@ pub struct Seat {
     pub progress: Rc<Progress>,
     /// Whether the room waits for it when its connection is lost.
     pub is_waited_for: bool,
+    /// The requests on their way to the room.
+    pub backlog: Rc<Backlog>,
 }
 
 impl Seat {

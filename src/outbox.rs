@@ -61,6 +61,16 @@ pub struct Mark {
     pub after: u64,
 }
 
+/// What is still to be written to a connection that moves to another thread.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    /// The rest of a frame that the socket has begun to take. It must follow whatever else happens,
+    /// or the client would find another frame inside of this one.
+    pub rest_of_frame: Vec<u8>,
+    /// Whole frames.
+    pub frames: Vec<u8>,
+}
+
 impl Frame {
     /// How many bytes the client gets.
     pub fn size(&self) -> usize {
@@ -107,6 +117,8 @@ pub struct Outbox {
     bytes: usize,
     /// How many bytes of the first frame the socket has taken.
     taken: usize,
+    /// The first frame is the rest of one that the socket began to take on another thread.
+    resumes_frame: bool,
     /// Whose events the first frames are.
     session: Option<SessionId>,
     /// The number of the session's last event that the socket has taken.
@@ -125,6 +137,7 @@ impl Default for Outbox {
             frames: VecDeque::new(),
             bytes: 0,
             taken: 0,
+            resumes_frame: false,
             session: None,
             sent_up_to: 0,
             marks: 0,
@@ -136,6 +149,18 @@ impl Default for Outbox {
 }
 
 impl Outbox {
+    /// The outbox of a connection that has moved here.
+    pub fn resuming(unsent: Unsent) -> Self {
+        let mut outbox = Self::default();
+        outbox.resumes_frame = !unsent.rest_of_frame.is_empty();
+        for bytes in [unsent.rest_of_frame, unsent.frames] {
+            if !bytes.is_empty() {
+                outbox.push(Frame::Own(bytes));
+            }
+        }
+        outbox
+    }
+
     /// Adds a frame at the end.
     pub fn push(&mut self, frame: Frame) {
         let size = frame.size();
@@ -177,8 +202,13 @@ impl Outbox {
         let begun = self
             .frames
             .front()
-            .filter(|front| self.taken > 0 && front.counts());
+            .filter(|front| self.has_begun() && front.counts());
         self.bytes - self.exempt_bytes - begun.map_or(0, Frame::size)
+    }
+
+    /// Whether the socket has taken a part of the first frame.
+    fn has_begun(&self) -> bool {
+        self.taken > 0 || self.resumes_frame
     }
 
     /// The number of the session's last event that the socket has taken whole.
@@ -238,6 +268,7 @@ impl Outbox {
             }
             self.taken -= len;
             self.bytes -= len;
+            self.resumes_frame = false;
             if let Some(frame) = self.frames.pop_front() {
                 self.sent(frame, len);
             }
@@ -273,7 +304,7 @@ impl Outbox {
     /// counts as sent. Nothing but the client's own frames may follow.
     pub fn drop_waiting(&mut self) {
         let sent_up_to = self.sent_up_to();
-        let begun = self.frames.pop_front().filter(|_| self.taken > 0);
+        let begun = self.frames.pop_front().filter(|_| self.has_begun());
         self.sent_up_to = match &begun {
             Some(Frame::Event(event)) if self.marks == 0 => event.frame.number(),
             _ => sent_up_to,
@@ -287,10 +318,16 @@ impl Outbox {
     }
 
     /// All that waits as plain bytes, for a connection that moves to another thread.
-    pub fn into_bytes(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes());
-        self.copy(&mut out, usize::MAX);
-        out
+    pub fn into_unsent(self) -> Unsent {
+        let mut bytes = Vec::with_capacity(self.bytes());
+        self.copy(&mut bytes, usize::MAX);
+        let first = self.frames.front().filter(|_| self.has_begun());
+        let rest = first.map_or(0, |first| first.size() - self.taken);
+        let frames = bytes.split_off(rest);
+        Unsent {
+            rest_of_frame: bytes,
+            frames,
+        }
     }
 }
 
@@ -481,8 +518,25 @@ mod tests {
                 outbox.advance(n);
                 prop_assert_eq!(outbox.bytes(), expected.len() - all.len());
             }
-            all.extend_from_slice(&outbox.into_bytes());
+            let unsent = outbox.into_unsent();
+            // The rest of the frame that has begun ends where that frame ends.
+            let ends = frames.iter().scan(0, |end, frame| {
+                *end += frame.len();
+                Some(*end)
+            });
+            let rest = unsent.rest_of_frame.clone();
+            let end = all.len() + rest.len();
+            prop_assert!(rest.is_empty() || ends.into_iter().any(|at| at == end));
+            prop_assert!(rest.len() < frames.iter().map(Vec::len).max().unwrap_or(1));
+            all.extend_from_slice(&rest);
+            all.extend_from_slice(&unsent.frames);
             prop_assert_eq!(all, expected);
+
+            // It is sent even where everything else that waits is dropped.
+            let mut moved = Outbox::resuming(unsent);
+            moved.drop_waiting();
+            moved.gather(&mut gathered);
+            prop_assert_eq!(gathered, rest);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroU32,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,15 +24,24 @@ pub enum Verdict {
     Last,
 }
 
-/// The limit of one connection. It moves with it to another thread.
+/// The limit of one connection, and of the member that it joins as. The member keeps it while it is
+/// detached and hands it to the connection that resumes it, so a new connection brings no new
+/// allowance.
 #[derive(Debug)]
 pub struct RateLimit {
     messages: DefaultDirectRateLimiter,
     bytes: Option<DefaultDirectRateLimiter>,
     /// Refusals in a row that are put up with.
     patience: u32,
-    refusals: u32,
-    last_refusal: Option<Instant>,
+    /// Locked at a refusal alone.
+    refusals: Mutex<Refusals>,
+}
+
+#[derive(Debug, Default)]
+struct Refusals {
+    /// Without a quiet second between them.
+    in_a_row: u32,
+    last: Option<Instant>,
 }
 
 impl RateLimit {
@@ -49,23 +59,28 @@ impl RateLimit {
             messages: RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)),
             bytes,
             patience: burst.get(),
-            refusals: 0,
-            last_refusal: None,
+            refusals: Mutex::default(),
         })
     }
 
     /// Counts a frame of `bytes` payload.
-    pub fn count(&mut self, bytes: usize) -> Verdict {
+    pub fn count(&self, bytes: usize) -> Verdict {
         if self.admits(bytes) {
             return Verdict::Admitted;
         }
         let now = Instant::now();
-        let quiet = self
-            .last_refusal
-            .is_none_or(|last| now.duration_since(last) >= QUIET);
-        self.refusals = if quiet { 1 } else { self.refusals + 1 };
-        self.last_refusal = Some(now);
-        if self.refusals >= self.patience {
+        // Both fields are written together, so they are whole after a panic too.
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = |last| now.duration_since(last) >= QUIET;
+        let in_a_row = match refusals.last {
+            Some(last) if !quiet(last) => refusals.in_a_row.saturating_add(1),
+            _ => 1,
+        };
+        *refusals = Refusals {
+            in_a_row,
+            last: Some(now),
+        };
+        if in_a_row >= self.patience {
             Verdict::Last
         } else {
             Verdict::Refused
@@ -98,9 +113,17 @@ mod tests {
         RateLimit::new(&session).unwrap()
     }
 
+    impl RateLimit {
+        /// As if a quiet second had passed.
+        fn age_refusals(&self) {
+            let mut refusals = self.refusals.lock().unwrap();
+            refusals.last = refusals.last.and_then(|last| last.checked_sub(QUIET));
+        }
+    }
+
     #[test]
     fn a_burst_is_let_in_then_refused_then_too_much() {
-        let mut limit = limit(|_| {});
+        let limit = limit(|_| {});
         let verdicts: Vec<_> = (0..6).map(|_| limit.count(10)).collect();
         use Verdict::*;
         assert_eq!(
@@ -115,18 +138,18 @@ mod tests {
         for _ in 0..5 {
             limit.count(10);
         }
-        limit.last_refusal = limit.last_refusal.and_then(|last| last.checked_sub(QUIET));
+        limit.age_refusals();
         for _ in 0..3 {
             limit.messages = RateLimiter::direct(Quota::per_hour(NonZeroU32::MIN));
             assert_eq!(limit.count(10), Verdict::Admitted);
             assert_eq!(limit.count(10), Verdict::Refused);
-            limit.last_refusal = limit.last_refusal.and_then(|last| last.checked_sub(QUIET));
+            limit.age_refusals();
         }
     }
 
     #[test]
     fn bytes_count_and_the_longest_message_fits() {
-        let mut limit = limit(|session| {
+        let limit = limit(|session| {
             session.rate_burst = 100;
             session.rate_bytes = 10;
             session.max_message_bytes = 1000;

@@ -1,14 +1,17 @@
 //! The RoomActor: what the rules of [`state`] make of each message, carried out. It turns
 //! messages into commands and outputs into frames, and decides nothing itself.
 
+pub mod backlog;
 pub mod command;
 pub mod history;
 mod journal;
 pub mod member;
+pub mod members;
 mod roster;
 pub mod rules;
 mod size;
 pub mod state;
+mod turn;
 
 use std::{
     rc::Rc,
@@ -28,6 +31,7 @@ use crate::{
     clock::Millis,
     crew::MediaServerDown,
     ending::Ending,
+    flush_queue::Urgency,
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
     media::{MediaServers, WEBRTC, assignment::Assignment},
     membership::{Membership, Seat, SessionEnded},
@@ -39,12 +43,14 @@ use crate::{
         request::Action,
     },
     room::{
+        backlog::Backlog,
         command::{Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption},
         journal::Journal,
         member::Member,
         rules::Rules,
         size::Size,
         state::RoomState,
+        turn::Turn,
     },
     stats::EVENTS,
     ticket::Ticket,
@@ -52,6 +58,9 @@ use crate::{
 
 /// How much longer than needed it waits at least: clocks differ a little.
 const ALARM_MARGIN: Duration = Duration::from_millis(5);
+
+/// The members of a larger room are flushed behind those of smaller ones.
+const BULK_MEMBERS: usize = 128;
 
 /// A join, on its way to its room.
 #[derive(Debug, Message)]
@@ -119,8 +128,12 @@ pub struct RoomActor {
     reports: Recipient<RoomReport>,
     /// Where its members' guards report to.
     session_ends: Rc<Recipient<SessionEnded>>,
-    /// When it will wake itself, and the task that does it.
-    alarm: Option<(Millis, JoinHandle<()>)>,
+    /// When it will wake itself, and the task that does it; `None`: its own message is on its way.
+    alarm: Option<(Millis, Option<JoinHandle<()>>)>,
+    /// The requests on their way to it.
+    backlog: Rc<Backlog>,
+    /// What it has done since the other tasks of its thread had their turn.
+    turn: Turn,
     /// Kept for its memory.
     outputs: Vec<Output>,
 }
@@ -152,21 +165,29 @@ impl RoomActor {
             reports,
             session_ends: Rc::new(session_ends),
             alarm: None,
+            backlog: Rc::default(),
+            turn: Turn::default(),
             outputs: Vec::new(),
         }
     }
 
     /// Carries out a command; the answer, if there is one, goes to `asker`.
-    fn apply(&mut self, command: Command, asker: Option<Ticket>, ctx: &Context<Self>) {
-        if self.state.is_overdue(clients::with(Clients::now)) {
+    fn apply(&mut self, command: Command, asker: Option<Ticket>, ctx: &mut Context<Self>) {
+        if !matches!(command, Command::Elapse) && self.state.is_overdue(clients::with(Clients::now))
+        {
             // The alarm is about to go off.
             self.carry_out(Command::Elapse, None, ctx);
         }
         self.carry_out(command, asker, ctx);
+        self.turn.end_if_spent(ctx);
     }
 
     /// Applies a command and sends what comes of it.
     fn carry_out(&mut self, command: Command, asker: Option<Ticket>, ctx: &Context<Self>) {
+        if matches!(command, Command::Dump(_)) {
+            // The list may have to be encoded, and each receiver gets all of it.
+            self.turn.spend(self.state.members().len());
+        }
         let mut outputs = std::mem::take(&mut self.outputs);
         clients::with(|clients| {
             let shared = clients.shared();
@@ -195,6 +216,7 @@ impl RoomActor {
                         self.tell(&event, &frame, except, clients);
                     }
                     Output::Replay { numbered, events } => {
+                        self.turn.spend(events.len());
                         shared.stats.replayed.add(events.len() as u64);
                         for frame in events {
                             let missed = Event {
@@ -243,16 +265,22 @@ impl RoomActor {
         if self.alarm.as_ref().is_some_and(|(set, _)| *set <= due) {
             return;
         }
-        let wait = Duration::from_millis(due.saturating_sub(now)).max(ALARM_MARGIN);
-        // A strong address would keep the room alive.
-        let room = ctx.address().downgrade();
-        let task = actix_rt::spawn(async move {
-            tokio::time::sleep(wait).await;
-            if let Some(room) = room.upgrade() {
-                room.do_send(Due);
-            }
-        });
-        if let Some((_, later)) = self.alarm.replace((due, task)) {
+        let task = if due <= now {
+            // A batch of expiries has left more of them.
+            ctx.address().do_send(Due);
+            None
+        } else {
+            let wait = Duration::from_millis(due - now).max(ALARM_MARGIN);
+            // A strong address would keep the room alive.
+            let room = ctx.address().downgrade();
+            Some(actix_rt::spawn(async move {
+                tokio::time::sleep(wait).await;
+                if let Some(room) = room.upgrade() {
+                    room.do_send(Due);
+                }
+            }))
+        };
+        if let Some((_, Some(later))) = self.alarm.replace((due, task)) {
             later.abort();
         }
     }
@@ -314,16 +342,18 @@ impl RoomActor {
                 who: joined.who,
                 progress: joined.progress,
                 is_waited_for: self.rules.resume_window > 0,
+                backlog: self.backlog.clone(),
             };
             let registry = self.session_ends.clone();
-            client.enter(Membership::guarded_by(seat, client.id(), registry));
+            let membership = Membership::guarded_by(seat, client.id(), registry);
+            client.enter(membership, joined.allowance);
         }
         Frame::Own(answer)
     }
 
     /// Sends an event to all who can be reached, but one.
     fn tell(
-        &self,
+        &mut self,
         event: &RoomEvent,
         frame: &Rc<EventFrame>,
         except: Option<MemberId>,
@@ -341,7 +371,13 @@ impl RoomActor {
             return;
         }
         let is_said = matches!(event, RoomEvent::Broadcast(..));
-        let may_wait = !is_said && clients.crowd().grows();
+        let urgency = if !is_said && clients.crowd().grows() {
+            Urgency::Coalesced
+        } else if self.state.members().len() > BULK_MEMBERS {
+            Urgency::Bulk
+        } else {
+            Urgency::Prompt
+        };
         let mut deliveries = 0;
         for member in self.state.members() {
             if Some(member.id) == except {
@@ -353,15 +389,12 @@ impl RoomActor {
                     numbered: member.numbered,
                     replayed: false,
                 };
-                if may_wait {
-                    clients.push_in_time(connection, Frame::Event(event));
-                } else {
-                    clients.push_to(connection, Frame::Event(event));
-                }
+                clients.push_with(connection, Frame::Event(event), urgency);
                 deliveries += 1;
             }
         }
-        stats.deliveries.add(deliveries);
+        stats.deliveries.add(deliveries as u64);
+        self.turn.spend(deliveries);
     }
 
     /// Where a media server of the room has gone down, its members are told to ask for another.
@@ -369,6 +402,7 @@ impl RoomActor {
         if !self.media.give_up_unhealthy() {
             return;
         }
+        self.turn.spend(self.state.members().len());
         clients::with(|clients| {
             for member in self.state.members() {
                 if let Some(connection) = member.connection() {
@@ -384,16 +418,20 @@ impl RoomActor {
     }
 
     /// Nobody can come back any more: once nobody is connected, there is nobody to wait for.
-    fn abandon_if_deserted(&mut self, ctx: &Context<Self>) {
+    fn abandon_if_deserted(&mut self, ctx: &mut Context<Self>) {
         if self.state.is_deserted() {
             self.apply(Command::Abandon, None, ctx);
+            if !self.state.is_empty() {
+                // That was a batch of them.
+                ctx.address().do_send(GoDown);
+            }
         }
     }
 
     /// Has the connection of the session that is about to be resumed say how far it has got. It may
     /// look alive still.
     fn note_progress(&self, resume: Option<&Resume>) {
-        let member = resume.and_then(|resume| self.state.member_of(&resume.session));
+        let member = resume.and_then(|resume| self.state.members().with_session(&resume.session));
         if let Some(connection) = member.and_then(Member::connection) {
             clients::with(|clients| {
                 if let Some(client) = clients.get(connection) {
@@ -452,6 +490,8 @@ impl Handler<Join> for RoomActor {
                 grants,
                 has_expired,
                 resume,
+                limit: None,
+                allowance: client.and_then(|client| client.rate_limit()),
             });
             self.apply(command, Some(join.ticket), ctx);
         }
@@ -468,6 +508,8 @@ impl Handler<MemberRequest> for RoomActor {
             member,
             action,
         } = request;
+        let resumed = self.backlog.remove();
+        clients::with(|clients| clients.resume(&resumed));
         #[cfg(feature = "test-hooks")]
         provoke(&action, r#"{"panic":"room"}"#);
         let command = match action {
@@ -533,8 +575,9 @@ impl Handler<GoDown> for RoomActor {
 impl Handler<MediaServerDown> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, _: MediaServerDown, _: &mut Self::Context) {
+    fn handle(&mut self, _: MediaServerDown, ctx: &mut Self::Context) {
         self.check_media();
+        self.turn.end_if_spent(ctx);
     }
 }
 
@@ -552,7 +595,7 @@ impl Drop for RoomActor {
     /// A room that dies of a defect tells its members and the registry. At an orderly end nobody
     /// is in it, and at the end of its thread nobody is left to be told.
     fn drop(&mut self) {
-        if let Some((_, alarm)) = self.alarm.take() {
+        if let Some((_, Some(alarm))) = self.alarm.take() {
             alarm.abort();
         }
         self.journal

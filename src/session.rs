@@ -153,6 +153,7 @@ impl SessionActor {
                     _ => Kind::Stay,
                 };
                 let ticket = Ticket::new(&self.client, reply_to.clone(), kind);
+                self.client.add_to_backlog();
                 self.worker.registry.do_send(ToRoom {
                     room,
                     request: MemberRequest {
@@ -197,7 +198,7 @@ impl SessionActor {
 
     fn join(&self, join: Authorized, reply_to: ReplyTo) {
         let home = self.worker.crew.home(&join.request.room);
-        if home == self.worker.index {
+        if home == self.worker.index && self.client.has_little_unsent() {
             self.enter(join, reply_to);
         } else {
             self.client.hand_over(Handover {

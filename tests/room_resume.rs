@@ -6,7 +6,7 @@ mod common;
 use common::meeting::*;
 use meeting_server::{
     ending::Ending,
-    ids::{MemberId, SessionId},
+    ids::{ConnectionId, MemberId, SessionId},
     protocol::request::Role,
     room::{
         command::{Answer, Command, Resumption},
@@ -51,7 +51,7 @@ fn a_loss_tells_nobody_and_a_return_brings_what_was_missed() {
         ["join carl", "broadcast carl \"two\""],
         "nobody has noticed"
     );
-    let stream = room.state.members()[0].stream.as_deref();
+    let stream = room.state.members().first().unwrap().stream.as_deref();
     assert_eq!(stream, Some(&camera("s1")), "still published");
 }
 
@@ -150,7 +150,7 @@ fn a_resume_wipes_neither_device_nor_role() {
     room.lose(anna);
     let back = room.ask(Asks::to_join("anna").with(&session).knowing(1));
     assert!(back.resumed());
-    let member = &room.state.members()[0];
+    let member = room.state.members().first().unwrap();
     assert_eq!(member.who.device().as_str(), "phone");
     assert_eq!(member.role, Role::Recorder);
 }
@@ -341,7 +341,7 @@ fn an_expiry_of_the_old_session_does_not_throw_out_the_new_one() {
     room.elapse(WINDOW * 2);
     assert_eq!(room.names(), ["anna"]);
     let member = room.clients[&again].member;
-    assert_eq!(room.state.members()[0].id, member);
+    assert_eq!(room.state.members().first().unwrap().id, member);
 }
 
 #[test]
@@ -652,5 +652,63 @@ fn what_nobody_present_could_need_is_not_kept() {
         room.state.history().len(),
         2,
         "Carl came after all but the two ends"
+    );
+}
+
+// ------------------------------------------------------------------------------ a mass expiry
+
+/// A room of this many members that were lost at one moment, and of ben, who is attached.
+fn room_of_lost(count: usize) -> (Meeting, ConnectionId, Vec<SessionId>) {
+    let (mut room, [ben]) = Meeting::of(roomy(), ["ben"]);
+    let lost: Vec<_> = (0..count)
+        .map(|n| room.join(&format!("lost {n}")).connection)
+        .collect();
+    let sessions = lost.iter().map(|lost| room.session(*lost)).collect();
+    for connection in lost {
+        room.lose(connection);
+    }
+    (room, ben, sessions)
+}
+
+#[test]
+fn a_mass_expiry_comes_in_batches_and_loses_nothing() {
+    let (mut room, ben, _) = room_of_lost(200);
+    room.log(ben);
+    room.now += WINDOW;
+    let mut left = Vec::new();
+    while room.state.is_overdue(room.now) {
+        assert_eq!(room.state.due(), Some(WINDOW), "the rest is due at once");
+        room.carry_out(Command::Elapse, None);
+        left.push(room.state.detached());
+    }
+    assert_eq!(left, [136, 72, 8, 0]);
+    let expected: Vec<_> = (0..200).map(|n| format!("leave lost {n}")).collect();
+    assert_eq!(room.log(ben)[200..], expected, "the longest lost first");
+}
+
+#[test]
+fn many_receivers_make_the_batches_of_an_expiry_smaller() {
+    let (mut room, _, _) = room_of_lost(100);
+    for n in 0..512 {
+        room.join(&format!("there {n}"));
+    }
+    room.now += WINDOW;
+    room.carry_out(Command::Elapse, None);
+    assert_eq!(room.state.detached(), 97);
+}
+
+#[test]
+fn a_member_whose_batch_is_still_to_come_is_not_resumed() {
+    let (mut room, _, sessions) = room_of_lost(200);
+    room.now += WINDOW;
+    room.carry_out(Command::Elapse, None);
+    let last = room.ask(Asks::to_join("lost 199").with(&sessions[199]));
+    assert_eq!(last.resumption, Resumption::Failed);
+    assert_eq!(
+        room.state
+            .members()
+            .with_session(&(&sessions[199]).into())
+            .map(|m| m.id),
+        None
     );
 }

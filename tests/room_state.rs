@@ -45,6 +45,8 @@ fn joining(connection: ConnectionId, endpoint: &str, device: &str, role: Role) -
         grants: Grants::ALL,
         has_expired: false,
         resume: None,
+        limit: None,
+        allowance: None,
     })
 }
 
@@ -747,7 +749,10 @@ enum Asker {
 impl Asker {
     fn find(self, state: &RoomState, joins: u64) -> MemberId {
         match self {
-            Self::Present(n) if !state.is_empty() => state.members()[n % state.members().len()].id,
+            Self::Present(n) if !state.is_empty() => {
+                let nth = n % state.members().len();
+                state.members().iter().nth(nth).unwrap().id
+            }
             Self::Present(n) | Self::Anyone(n) => MemberId(1 + n as u64 % (joins + 1)),
         }
     }
@@ -985,20 +990,31 @@ impl Meeting {
 
     fn members_are_in_order_and_unique(&self) {
         let members = self.state.members();
-        assert!(members.is_sorted_by(|a, b| a.id < b.id));
+        assert!(members.iter().is_sorted_by(|a, b| a.id < b.id));
+        let id = |member: Option<&Member>| member.map(|member| member.id);
+        let mut streams = 0;
         for (at, member) in members.iter().enumerate() {
-            assert_eq!(self.state.member(member.id).map(|m| m.id), Some(member.id));
-            let id = |stream: &Stream| stream.stream_id.clone();
-            for other in &members[..at] {
+            // Each index finds it, and nothing else.
+            let found = Some(member.id);
+            assert_eq!(id(members.get(member.id)), found);
+            assert_eq!(id(members.with_endpoint(member.who.endpoint())), found);
+            assert_eq!(id(members.with_session(&(&member.session).into())), found);
+            if let Some(stream) = &member.stream {
+                assert_eq!(id(members.with_stream(&stream.stream_id)), found);
+                streams += 1;
+            }
+            for other in members.iter().take(at) {
                 assert_ne!(member.who.endpoint(), other.who.endpoint());
                 assert!(
-                    member.stream.is_none()
-                        || member.stream.as_deref().map(id) != other.stream.as_deref().map(id),
+                    member.stream.as_deref().map(|stream| &stream.stream_id)
+                        != other.stream.as_deref().map(|stream| &stream.stream_id)
+                        || member.stream.is_none(),
                     "two publish {:?}",
                     member.stream
                 );
             }
         }
+        assert_eq!(members.streams(), streams, "no index has more");
     }
 }
 

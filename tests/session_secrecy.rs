@@ -109,6 +109,8 @@ impl World {
                     grants: Grants::ALL,
                     has_expired,
                     resume,
+                    limit: None,
+                    allowance: None,
                 };
                 // It has shown that it knows the one, and is given the other.
                 return self.apply(Command::Join(joining), &[Some(fresh), known]);
@@ -148,7 +150,7 @@ impl World {
         command: impl FnOnce(&Member) -> Command,
     ) -> Option<(MemberId, Command)> {
         let members = self.state.members();
-        let member = members.get(n % members.len().max(1))?;
+        let member = members.iter().nth(n % members.len().max(1))?;
         Some((member.id, command(member)))
     }
 

@@ -4,7 +4,8 @@ use std::io::Read;
 
 use super::*;
 use crate::{
-    admission::Admission, crowd::PATIENCE, handover::Baggage, handshake::Handshake, socket::Socket,
+    admission::Admission, crowd::PATIENCE, handover::Baggage, handshake::Handshake, outbox::Unsent,
+    socket::Socket,
 };
 
 /// A client among `clients`, and the other end of its socket.
@@ -26,9 +27,10 @@ async fn connected(clients: &Clients, first_ping: Millis) -> (Rc<Client>, std::n
     };
     let baggage = Baggage {
         handshake: Arc::new(handshake),
-        unsent: Vec::new(),
+        unsent: Unsent::default(),
         rate: None,
         outside_for: 0,
+        blocked_for: None,
     };
     let client = Client::new(Socket::Plain(near), baggage, clients.now(), first_ping);
     (clients.insert(client), far)
@@ -45,8 +47,8 @@ async fn what_may_wait_goes_when_its_time_is_over_and_not_before() {
     // The second time is as the first.
     for text in ["a", "b"] {
         let begun = clients.now();
-        clients.push_in_time(client.id(), word(text));
-        clients.push_in_time(client.id(), word(text));
+        clients.push_with(client.id(), word(text), Urgency::Coalesced);
+        clients.push_with(client.id(), word(text), Urgency::Coalesced);
         assert!(!clients.flush_some());
         while !client.is_flushed() {
             assert!(clients.now() <= begun + PATIENCE, "its time is over");
@@ -67,11 +69,11 @@ async fn what_may_wait_goes_at_the_end_of_the_turn_where_much_waits_already() {
     let clients = Clients::new(&settings, Arc::default());
     let (client, mut far) = connected(&clients, 3_600_000).await;
     for text in ["a", "b", "c"] {
-        clients.push_in_time(client.id(), word(text));
+        clients.push_with(client.id(), word(text), Urgency::Coalesced);
         clients.flush_some();
         assert!(!client.is_flushed());
     }
-    clients.push_in_time(client.id(), word("d"));
+    clients.push_with(client.id(), word("d"), Urgency::Coalesced);
     clients.flush_some();
     assert!(client.is_flushed());
     let mut read = [0; 4];
@@ -93,9 +95,9 @@ fn a_crowd_ends_with_the_ticks() {
 async fn what_may_wait_goes_with_what_may_not_and_in_its_order() {
     let clients = Clients::new(&Settings::defaults(), Arc::default());
     let (client, mut far) = connected(&clients, 3_600_000).await;
-    clients.push_in_time(client.id(), word("a"));
+    clients.push_with(client.id(), word("a"), Urgency::Coalesced);
     clients.push_to(client.id(), word("b"));
-    clients.push_in_time(client.id(), word("c"));
+    clients.push_with(client.id(), word("c"), Urgency::Coalesced);
     assert!(!clients.flush_some());
     assert!(client.is_flushed());
     let mut read = [0; 3];
@@ -187,7 +189,7 @@ async fn no_ping_follows_a_close_frame() {
     let (client, mut far) = connected(&clients, 300_000).await;
     clients.tick(Duration::ZERO);
     client.echo_close(Ending::Closed, frame::close_empty(), clients.shared());
-    clients.mark(&client);
+    clients.mark(&client, Urgency::Prompt);
     clients.flush_some();
     drop((client, clients));
     let mut read = Vec::new();

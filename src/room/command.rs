@@ -1,7 +1,7 @@
 //! What goes into a room and what comes out of it: the words that its actor and its
 //! [state](super::state) have in common.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use crate::{
     clock::Millis,
@@ -15,6 +15,7 @@ use crate::{
         event::{EventFrame, Payload, RoomEvent, Who},
         request::{Role, Stream},
     },
+    rate::RateLimit,
 };
 
 /// When a command is carried out.
@@ -49,6 +50,11 @@ pub struct Joining {
     pub has_expired: bool,
     /// The session with which it would go on.
     pub resume: Option<Resume>,
+    /// Why no member may begin on this connection, where a limit is reached. A resume or a
+    /// replacement needs no further place and is granted all the same.
+    pub limit: Option<Refusal>,
+    /// The rate limit of its connection.
+    pub allowance: Option<Arc<RateLimit>>,
 }
 
 /// What a join says of an earlier session.
@@ -152,6 +158,9 @@ pub struct Joined {
     pub last_event: u64,
     /// Where its connection writes down how far it has got.
     pub progress: Rc<Progress>,
+    /// The rate limit of the member from now on: an older one than the connection's own where it
+    /// resumes or replaces a member.
+    pub allowance: Option<Arc<RateLimit>>,
     /// What came of the session that it named.
     pub resumption: Resumption,
 }

@@ -1,6 +1,6 @@
 //! One who is in a room.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use crate::{
     clock::Millis,
@@ -12,6 +12,7 @@ use crate::{
         event::Who,
         request::{Role, Stream},
     },
+    rate::RateLimit,
 };
 
 /// One who is in the room, on a connection or waited for.
@@ -37,6 +38,8 @@ pub struct Member {
     pub stream: Option<Box<Stream>>,
     /// How far it has got on its present connection, or had on its last.
     pub progress: Rc<Progress>,
+    /// Its rate limit, which a resume hands to the new connection. `None`: it has none.
+    pub allowance: Option<Arc<RateLimit>>,
 }
 
 /// Whether a member can be reached.

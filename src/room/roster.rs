@@ -9,7 +9,7 @@
 
 use serde::Serialize;
 
-use crate::{protocol::request::Stream, room::member::Member};
+use crate::{protocol::request::Stream, room::members::Members};
 
 #[derive(Serialize)]
 struct Row<'a> {
@@ -45,7 +45,7 @@ impl<'a> From<&'a Stream> for StreamRow<'a> {
 }
 
 /// All members as a JSON array, in the order given.
-pub(super) fn encode(members: &[Member]) -> Vec<u8> {
+pub(super) fn encode(members: &Members) -> Vec<u8> {
     let rows: Vec<Row<'_>> = members
         .iter()
         .map(|member| Row {

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::{
     clock::Millis,
     ending::Ending,
-    ids::{ClaimedSession, ConnectionId, MemberId, SessionId, StreamId},
+    ids::{ConnectionId, MemberId, SessionId, StreamId},
     progress::Progress,
     protocol::{
         error::{ErrorCode, Refusal},
@@ -24,31 +24,30 @@ use crate::{
         command::{Answer, Command, Joined, Joining, Moment, Output, Resumption},
         history::History,
         member::{Member, Presence},
+        members::Members,
         roster,
         rules::Rules,
     },
 };
 
+/// Members that expire in one command at most.
+const EXPIRY_BATCH: usize = 64;
+
+/// Events that the expiries of one command may cause, all receivers counted, where there are more
+/// expiries than one.
+const EXPIRY_DELIVERIES: usize = 2048;
+
 /// A room: its members and their streams.
 #[derive(Debug, Default)]
 pub struct RoomState {
     rules: Rules,
-    /// In join order, which is the order of their ids: found by binary search. Endpoints, streams
-    /// and sessions are looked for one by one: that happens only where every member is about to
-    /// be sent an event anyway, or where one comes back.
-    members: Vec<Member>,
+    members: Members,
     /// How many members there have been.
     joins: u64,
     /// The number of the last event.
     last_event: u64,
-    /// How many members publish.
-    streams: usize,
-    /// How many members are detached.
-    detached: usize,
-    /// How many times a member became that.
+    /// How many times a member was detached.
     losses: u64,
-    /// When the first of them may be over its time; never too late.
-    first_due: Option<Millis>,
     history: History,
     /// One of those has left who decide what is needed, see [`is_needed`].
     needs_changed: bool,
@@ -66,9 +65,8 @@ impl RoomState {
         }
     }
 
-    /// Does what `command` asks and appends to `out` what is to be sent. Where somebody
-    /// [is overdue](Self::is_overdue), [`Command::Elapse`] comes first: whoever leaves has left
-    /// before, and one who joins now is not told.
+    /// Does what `command` asks and appends to `out` what is to be sent. Where a member
+    /// [is overdue](Self::is_overdue), [`Command::Elapse`] comes first.
     pub fn apply(&mut self, command: Command, moment: Moment, out: &mut Vec<Output>) {
         let before = out.len();
         let mut doing = Doing { moment, out };
@@ -81,27 +79,22 @@ impl RoomState {
             Command::Dump(member) => self.dump(member, &mut doing),
             Command::Broadcast(member, payload) => self.broadcast(member, payload, &mut doing),
             Command::Elapse => {
-                self.abandon(moment.now, &mut doing);
+                self.expire(moment.now, &mut doing);
                 self.history.expire(moment.now);
             }
-            Command::Abandon => self.abandon(Millis::MAX, &mut doing),
+            Command::Abandon => self.expire(Millis::MAX, &mut doing),
         }
         self.keep(&out[before..], moment.now);
     }
 
     /// The members in join order.
-    pub fn members(&self) -> &[Member] {
+    pub fn members(&self) -> &Members {
         &self.members
     }
 
     /// The member with this id, while it is in the room.
     pub fn member(&self, id: MemberId) -> Option<&Member> {
-        self.position(id).map(|at| &self.members[at])
-    }
-
-    /// The member whose session this is.
-    pub fn member_of(&self, session: &ClaimedSession) -> Option<&Member> {
-        self.members.iter().find(|m| session.is(&m.session))
+        self.members.get(id)
     }
 
     /// How many members there have been in all.
@@ -111,17 +104,17 @@ impl RoomState {
 
     /// How many members publish.
     pub fn streams(&self) -> usize {
-        self.streams
+        self.members.streams()
     }
 
     /// Whether nobody who is there can be reached.
     pub fn is_deserted(&self) -> bool {
-        self.detached == self.members.len()
+        self.detached() == self.members.len()
     }
 
     /// How many members are waited for.
     pub fn detached(&self) -> usize {
-        self.detached
+        self.members.detached()
     }
 
     /// How many times a member's connection was lost and the member waited for.
@@ -144,22 +137,27 @@ impl RoomState {
         self.members.is_empty()
     }
 
-    /// Whether somebody has been waited for long enough.
+    /// Whether a member has been waited for long enough.
     pub fn is_overdue(&self, now: Millis) -> bool {
-        self.first_due.is_some_and(|due| due <= now)
+        self.first_expiry().is_some_and(|due| due <= now)
     }
 
-    /// When [`Command::Elapse`] has something to do: a member that is over its time, events to forget.
+    /// When [`Command::Elapse`] has something to do: a member to expire, events to forget.
     pub fn due(&self) -> Option<Millis> {
         // Events may be a little too old: they go in one sweep, not one by one.
         let slack = self.rules.history.age / 8;
-        let expires = self.history.expires().map(|at| at.saturating_add(slack));
-        self.first_due.into_iter().chain(expires).min()
+        let forgets = self.history.expires().map(|at| at.saturating_add(slack));
+        self.first_expiry().into_iter().chain(forgets).min()
+    }
+
+    fn first_expiry(&self) -> Option<Millis> {
+        let (since, _) = self.members.first_detached()?;
+        Some(since.saturating_add(self.rules.resume_window))
     }
 
     fn join(&mut self, joining: Joining, doing: &mut Doing<'_>) {
-        if let Some((at, after)) = self.resumable(&joining) {
-            return self.resume(at, after, &joining, doing);
+        if let Some((member, after)) = self.resumable(&joining, doing.moment.now) {
+            return self.resume(member, after, &joining, doing);
         }
         if joining.has_expired {
             return doing.refuse(Refusal::new(
@@ -167,29 +165,33 @@ impl RoomState {
                 "the token has expired, and there is no session to go on with",
             ));
         }
-        let older = self
-            .members
-            .iter()
-            .position(|m| *m.who.endpoint() == joining.endpoint);
+        let older = self.members.with_endpoint(&joining.endpoint).map(|m| m.id);
         // Who takes a place that is taken already needs no further one.
         let max_members = self.rules.max_members;
         let full = max_members > 0 && self.members.len() >= max_members;
-        if full && older.is_none() {
-            let full = Refusal::new(ErrorCode::Unavailable, "the room is full");
-            return doing.refuse(full);
+        if older.is_none() {
+            if full {
+                let full = Refusal::new(ErrorCode::Unavailable, "the room is full");
+                return doing.refuse(full);
+            }
+            if let Some(limit) = joining.limit {
+                return doing.refuse(limit);
+            }
         }
         self.joins += 1;
         let member = MemberId(self.joins);
-        if let Some(at) = older {
+        let mut allowance = joining.allowance;
+        if let Some(older) = older.and_then(|older| self.remove(older, Some(member), doing)) {
             // After a network change the newest connection is the live one. The newcomer sees
             // nothing of this: no event comes before the answer to its join.
-            let older = self.remove(at, Some(member), doing);
             match older.presence {
                 Presence::Attached(connection) => doing.unseated(connection, Ending::Replaced),
                 Presence::Detached { since, .. } => {
                     doing.departed(&older, Ending::Replaced, since);
                 }
             }
+            // A new connection must not be a way to a new allowance.
+            allowance = older.allowance.or(allowance);
         }
         let resumption = match joining.resume {
             Some(_) => Resumption::Failed,
@@ -199,7 +201,7 @@ impl RoomState {
         let who = Who::new(joining.endpoint, joining.device);
         let last_event = self.last_event + 1;
         let progress = Rc::new(Progress::new(last_event, joining.cseq));
-        self.members.push(Member {
+        self.members.insert(Member {
             id: member,
             presence: Presence::Attached(joining.connection),
             joined: last_event,
@@ -210,6 +212,7 @@ impl RoomState {
             who: who.clone(),
             stream: None,
             progress: progress.clone(),
+            allowance: allowance.clone(),
         });
         doing.answer(Answer::Joined(Joined {
             member,
@@ -217,43 +220,45 @@ impl RoomState {
             who: who.clone(),
             last_event,
             progress,
+            allowance,
             resumption,
         }));
         self.changed(RoomEvent::Join(who), session, Some(member), doing);
     }
 
-    /// The member that this join goes on as, and the number behind which it is to be told all
-    /// that it needs. `None`: it is an ordinary join.
-    fn resumable(&self, joining: &Joining) -> Option<(usize, u64)> {
+    /// The member that this join resumes, and the number behind which its replay begins. `None`:
+    /// it is an ordinary join.
+    fn resumable(&self, joining: &Joining, now: Millis) -> Option<(MemberId, u64)> {
         let resume = joining.resume.as_ref()?;
-        let at = self
-            .members
-            .iter()
-            .position(|m| resume.session.is(&m.session))?;
-        let member = &self.members[at];
+        let member = self.members.with_session(&resume.session)?;
         if resume.endpoint_named && joining.endpoint != *member.who.endpoint() {
+            return None;
+        }
+        if let Presence::Detached { since, .. } = member.presence
+            && since.saturating_add(self.rules.resume_window) <= now
+        {
+            // Many expire at once, and this one's batch is still to come.
             return None;
         }
         let known = joining.last_event;
         let after = known.unwrap_or_else(|| member.progress.sent_up_to());
         let after = after.max(member.joined);
         let has_all = after <= self.last_event && !self.history.lacks(member.id, after);
-        has_all.then_some((at, after))
+        has_all.then_some((member.id, after))
     }
 
-    fn resume(&mut self, at: usize, after: u64, joining: &Joining, doing: &mut Doing<'_>) {
-        let member = &mut self.members[at];
-        let attached = Presence::Attached(joining.connection);
-        let away = match std::mem::replace(&mut member.presence, attached) {
+    fn resume(&mut self, id: MemberId, after: u64, joining: &Joining, doing: &mut Doing<'_>) {
+        let before = self.members.attach(id, joining.connection);
+        let (Some(before), Some(member)) = (before, self.members.get_mut(id)) else {
+            return doing.refuse(Refusal::no_such_session());
+        };
+        let away = match before {
             Presence::Attached(old) => {
                 // It only looked alive. Nobody else is told.
                 doing.unseated(old, Ending::TakenOver);
                 None
             }
-            Presence::Detached { since, .. } => {
-                self.detached -= 1;
-                Some(doing.moment.now.saturating_sub(since))
-            }
+            Presence::Detached { since, .. } => Some(doing.moment.now.saturating_sub(since)),
         };
         member.numbered |= joining.last_event.is_some();
         let events = self.history.after(after, member.id, doing.moment.at);
@@ -265,6 +270,7 @@ impl RoomState {
             who: member.who.clone(),
             last_event: self.last_event,
             progress: member.progress.clone(),
+            allowance: member.allowance.clone(),
             resumption: Resumption::Resumed {
                 last_cseq,
                 away,
@@ -279,64 +285,56 @@ impl RoomState {
 
     /// A late farewell of an old connection does not unseat the member that goes on over another.
     fn leave(&mut self, member: MemberId, over: ConnectionId, doing: &mut Doing<'_>) {
-        let Some(at) = self.seat(member, over) else {
+        if !self.is_seated(member, over) {
             return doing.refuse(Refusal::no_such_session());
-        };
-        self.remove(at, None, doing);
+        }
+        self.remove(member, None, doing);
         doing.answer(Answer::Left);
     }
 
     fn end(&mut self, member: MemberId, over: ConnectionId, why: Ending, doing: &mut Doing<'_>) {
-        let Some(at) = self.seat(member, over) else {
+        if !self.is_seated(member, over) {
             return;
-        };
-        let now = doing.moment.now;
+        }
         if why.is_loss() && self.rules.resume_window > 0 {
-            self.members[at].presence = Presence::Detached { since: now, why };
-            self.detached += 1;
+            self.members.detach(member, doing.moment.now, why);
             self.losses += 1;
-            let due = now.saturating_add(self.rules.resume_window);
-            self.first_due = Some(self.first_due.map_or(due, |first| first.min(due)));
         } else {
-            self.remove(at, None, doing);
+            self.remove(member, None, doing);
         }
     }
 
-    /// Whoever is waited for no longer than until `until` leaves now.
-    fn abandon(&mut self, until: Millis, doing: &mut Doing<'_>) {
-        let window = self.rules.resume_window;
-        let detached = |member: &Member| match member.presence {
-            Presence::Detached { since, why } => Some((since, why)),
-            Presence::Attached(_) => None,
-        };
-        let mut at = 0;
-        while at < self.members.len() {
-            match detached(&self.members[at]) {
-                Some((since, why)) if since.saturating_add(window) <= until => {
-                    let member = self.remove(at, None, doing);
-                    doing.departed(&member, why, since);
-                }
-                _ => at += 1,
+    /// Expires members that have been detached until `until` for the whole of `resume_window`, the
+    /// longest first. At most a batch of them: each costs an event for every attached member, and
+    /// thousands may be lost at one moment. Where more are due, [`RoomState::due`] is in the past.
+    fn expire(&mut self, until: Millis, doing: &mut Doing<'_>) {
+        let attached = self.members.len() - self.members.detached();
+        let batch = (EXPIRY_DELIVERIES / attached.max(1)).clamp(1, EXPIRY_BATCH);
+        for _ in 0..batch {
+            let Some((since, id)) = self.members.first_detached() else {
+                return;
+            };
+            if since.saturating_add(self.rules.resume_window) > until {
+                return;
+            }
+            if let Some(member) = self.remove(id, None, doing)
+                && let Presence::Detached { why, .. } = member.presence
+            {
+                doing.departed(&member, why, since);
             }
         }
-        self.first_due = self
-            .members
-            .iter()
-            .filter_map(detached)
-            .map(|(since, _)| since.saturating_add(window))
-            .min();
     }
 
     fn publish(&mut self, member: MemberId, stream: Stream, doing: &mut Doing<'_>) {
-        let Some(at) = self.position(member) else {
+        let Some(publisher) = self.members.get(member) else {
             return doing.refuse(Refusal::no_such_session());
         };
-        if !self.members[at].grants.publish {
+        if !publisher.grants.publish {
             return doing.refuse(not_granted(
                 "the token of this session does not grant publish",
             ));
         }
-        if let Some(present) = &self.members[at].stream
+        if let Some(present) = &publisher.stream
             && present.stream_id != stream.stream_id
         {
             return doing.refuse(Refusal::new(
@@ -344,22 +342,16 @@ impl RoomState {
                 "this endpoint publishes another stream; stream.delete it first",
             ));
         }
-        let taken = self.members.iter().any(|m| {
-            m.id != member
-                && m.stream
-                    .as_ref()
-                    .is_some_and(|s| s.stream_id == stream.stream_id)
-        });
-        if taken {
+        let holder = self.members.with_stream(&stream.stream_id);
+        if holder.is_some_and(|holder| holder.id != member) {
             return doing.refuse(Refusal::new(
                 ErrorCode::Conflict,
                 "another endpoint of this room publishes this stream_id; choose another",
             ));
         }
         let stream_id = stream.stream_id.clone();
-        let before = self.members[at].stream.replace(Box::new(stream));
-        self.streams += usize::from(before.is_none());
-        let (who, session) = (self.members[at].who.clone(), self.members[at].session);
+        let (who, session) = (publisher.who.clone(), publisher.session);
+        self.members.set_stream(member, Some(stream));
         doing.answer(Answer::Done);
         // The same stream again is announced again: the media was pushed anew, so everybody has
         // to subscribe anew.
@@ -368,15 +360,11 @@ impl RoomState {
     }
 
     fn unpublish(&mut self, member: MemberId, stream_id: &StreamId, doing: &mut Doing<'_>) {
-        let Some(at) = self.position(member) else {
+        let Some(publisher) = self.members.get(member) else {
             return doing.refuse(Refusal::no_such_session());
         };
-        let publisher = &mut self.members[at];
-        if publisher
-            .stream
-            .take_if(|s| s.stream_id == *stream_id)
-            .is_none()
-        {
+        let present = publisher.stream.as_ref();
+        if present.is_none_or(|present| present.stream_id != *stream_id) {
             return doing.refuse(Refusal::new(
                 ErrorCode::NotFound,
                 "this endpoint does not publish this stream_id",
@@ -384,13 +372,13 @@ impl RoomState {
         }
         let event = RoomEvent::Unpublish(publisher.who.clone(), stream_id.clone());
         let session = publisher.session;
-        self.streams -= 1;
+        self.members.set_stream(member, None);
         doing.answer(Answer::Done);
         self.changed(event, session, Some(member), doing);
     }
 
     fn dump(&mut self, member: MemberId, doing: &mut Doing<'_>) {
-        if self.position(member).is_none() {
+        if self.members.get(member).is_none() {
             return doing.refuse(Refusal::no_such_session());
         }
         let list = self
@@ -402,33 +390,36 @@ impl RoomState {
 
     fn broadcast(&mut self, member: MemberId, payload: Payload, doing: &mut Doing<'_>) {
         self.history.prefetch();
-        let Some(at) = self.position(member) else {
+        let Some(sender) = self.members.get(member) else {
             return doing.refuse(Refusal::no_such_session());
         };
-        if !self.members[at].grants.broadcast {
+        if !sender.grants.broadcast {
             let why = "the token of this session does not grant broadcast";
             return doing.refuse(not_granted(why));
         }
-        let (who, session) = (self.members[at].who.clone(), self.members[at].session);
+        let (who, session) = (sender.who.clone(), sender.session);
         doing.answer(Answer::Done);
         let event = RoomEvent::Broadcast(who, payload);
         self.announce(event, session, Some(member), doing);
     }
 
-    /// Takes a member out: unpublish before leave, both for all who stay.
-    fn remove(&mut self, at: usize, except: Option<MemberId>, doing: &mut Doing<'_>) -> Member {
-        let mut member = self.members.remove(at);
-        self.detached -= usize::from(member.connection().is_none());
+    /// Removes a member: unpublish before leave, both for all who stay.
+    fn remove(
+        &mut self,
+        id: MemberId,
+        except: Option<MemberId>,
+        doing: &mut Doing<'_>,
+    ) -> Option<Member> {
+        // The first two decide which events are needed, see `is_needed`.
+        self.needs_changed |= self.members.iter().take(2).any(|member| member.id == id);
+        let mut member = self.members.remove(id)?;
         if let Some(stream) = member.stream.take() {
-            self.streams -= 1;
             let event = RoomEvent::Unpublish(member.who.clone(), stream.stream_id);
             self.changed(event, member.session, except, doing);
         }
         let event = RoomEvent::Leave(member.who.clone());
         self.changed(event, member.session, except, doing);
-        // Of the others none decides what is needed.
-        self.needs_changed |= at < 2;
-        member
+        Some(member)
     }
 
     /// Announces something that a dump shows.
@@ -481,20 +472,16 @@ impl RoomState {
         }
     }
 
-    fn position(&self, id: MemberId) -> Option<usize> {
-        self.members.binary_search_by_key(&id, |m| m.id).ok()
-    }
-
-    /// Where the member stands, if it is reached over this connection.
-    fn seat(&self, id: MemberId, connection: ConnectionId) -> Option<usize> {
-        self.position(id)
-            .filter(|at| self.members[*at].presence == Presence::Attached(connection))
+    /// Whether the member is there and reached over this connection.
+    fn is_seated(&self, id: MemberId, connection: ConnectionId) -> bool {
+        let member = self.members.get(id);
+        member.is_some_and(|member| member.presence == Presence::Attached(connection))
     }
 }
 
 /// Whether a member needs the event with this number, caused by `cause`: it came after its join and
 /// is not its own doing. If anybody does, one of the two that came first does.
-fn is_needed(members: &[Member], number: u64, cause: Option<MemberId>) -> bool {
+fn is_needed(members: &Members, number: u64, cause: Option<MemberId>) -> bool {
     members
         .iter()
         .take(2)

@@ -243,11 +243,13 @@ impl Meeting {
                 session,
                 endpoint_named: asks.named,
             }),
+            limit: None,
+            allowance: None,
         };
         // What the room's actor does before: the old connection says how far it has got.
         let member = asks
             .session
-            .and_then(|session| self.state.member_of(&session));
+            .and_then(|session| self.state.members().with_session(&session));
         if let Some(old) = member.and_then(|member| self.clients.get(&member.connection()?)) {
             old.progress.set_sent_up_to(old.sent_up_to());
         }

@@ -327,6 +327,14 @@ impl Client {
         Ok(n)
     }
 
+    /// Reads once, at most so many bytes, and keeps them for [`receive`](Self::receive).
+    pub fn read_some(&mut self, most: usize) {
+        let mut chunk = vec![0; most];
+        let n = self.stream.read(&mut chunk).unwrap();
+        self.buffer.extend_from_slice(&chunk[..n]);
+        self.received += n;
+    }
+
     /// Whatever comes next. Checks that each frame is what RFC 6455 lets a server send here:
     /// unmasked, no reserved bits, whole.
     pub fn receive(&mut self) -> Received {

@@ -229,6 +229,76 @@ fn over_the_rate_limit_every_request_is_answered_429_and_in_the_end_1008() {
     assert_eq!(numbers, asked[..numbers.len()], "one answer each");
 }
 
+/// Joins as anna over a new connection; `session` is "" where nothing is to be resumed.
+fn rejoin(server: &Server, session: &str) -> Client {
+    let mut client = server.connect();
+    client.session = session.to_owned();
+    let data = json!({"app": "test", "channel": "room", "endpoint": "anna"});
+    client.session = client.ok("channel.join", data)["session"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    client
+}
+
+/// How many of so many broadcasts are granted.
+fn granted(client: &mut Client, broadcasts: usize) -> usize {
+    let answer = |_| client.call("broadcast", json!({}))["err"] == 0;
+    (0..broadcasts)
+        .map(answer)
+        .filter(|granted| *granted)
+        .count()
+}
+
+#[test]
+fn a_new_connection_of_a_member_brings_no_new_allowance() {
+    const BURST: u32 = 60;
+    let ways: [(&str, fn(&Server, Client) -> Client); 5] = [
+        ("a resume after a loss", |server, anna| {
+            let session = anna.session.clone();
+            anna.reset();
+            rejoin(server, &session)
+        }),
+        ("a resume after 4900", |server, mut anna| {
+            anna.close(4900);
+            assert_eq!(anna.closed(), 4900);
+            rejoin(server, &anna.session)
+        }),
+        ("a takeover", |server, mut anna| {
+            let newer = rejoin(server, &anna.session);
+            assert_eq!(anna.error_event(), "endpoint_replaced");
+            newer
+        }),
+        ("a replacement", |server, mut anna| {
+            let newer = rejoin(server, "");
+            assert_eq!(anna.error_event(), "endpoint_replaced");
+            newer
+        }),
+        ("other rooms", |_, mut anna| {
+            // Some of them on the other thread.
+            for room in ["1", "2", "3", "4", "5"] {
+                anna.ok("channel.leave", json!({}));
+                anna.join(room, "anna");
+            }
+            anna
+        }),
+    ];
+    for (way, come_back) in ways {
+        let server = Server::with(|settings| {
+            // Next to nothing comes back while the test runs.
+            settings.session.rate_limit = 1;
+            settings.session.rate_burst = BURST;
+        });
+        let mut anna = server.join("room", "anna");
+        let mut count = granted(&mut anna, 40);
+        assert_eq!(count, 40, "{way}");
+        anna = come_back(&server, anna);
+        count += granted(&mut anna, 40);
+        assert!(count <= BURST as usize + 5, "{way}: {count} were granted");
+        assert!(count > 40, "{way}: what was left of the allowance is gone");
+    }
+}
+
 #[test]
 fn the_rate_limit_comes_before_every_other_check() {
     let server = Server::with(|s| {

@@ -1,0 +1,97 @@
+//! More requests than a room's backlog holds: its members are paused, and nothing is lost.
+
+mod common;
+
+use std::{collections::BTreeMap, thread};
+
+use common::*;
+use meeting_server::room::backlog::MAX_REQUESTS;
+use serde_json::json;
+
+const MEMBERS: usize = 40;
+
+/// As many as may be unanswered at a time, and more of them in all than the backlog holds.
+const EACH: usize = 64;
+
+fn patient_server() -> Server {
+    const { assert!(MEMBERS * EACH > 8 * MAX_REQUESTS) };
+    Server::with(|settings| {
+        settings.server.workers = 1;
+        // The readers of a test may be slow.
+        settings.session.send_queue = 100_000;
+        settings.session.send_queue_bytes = 1 << 30;
+    })
+}
+
+fn pipelined(client: &Client) -> Vec<u8> {
+    let broadcast = |n: usize| {
+        let request = json!({
+            "cseq": n, "method": "broadcast", "session": client.session, "data": {"n": n},
+        });
+        frame(true, 1, request.to_string().as_bytes())
+    };
+    (0..EACH).flat_map(broadcast).collect()
+}
+
+#[test]
+fn members_that_send_at_once_are_paused_and_lose_nothing() {
+    let server = patient_server();
+    let mut members: Vec<Client> = (0..MEMBERS)
+        .map(|n| server.join("room", &format!("{n}")))
+        .collect();
+    for (n, member) in members.iter_mut().enumerate() {
+        for _ in n + 1..MEMBERS {
+            member.event("endpoint");
+        }
+    }
+    for member in &mut members {
+        member.write(&pipelined(member));
+    }
+    thread::scope(|scope| {
+        for (own, mut member) in members.into_iter().enumerate() {
+            scope.spawn(move || {
+                let mut next = BTreeMap::new();
+                let mut answers = 0;
+                while answers < EACH || next.values().sum::<usize>() < (MEMBERS - 1) * EACH {
+                    let message = member.next();
+                    if message["event"] == "broadcast" {
+                        let data = &message["data"];
+                        let from = data["source_endpoint"]["endpoint"].as_str().unwrap();
+                        assert_ne!(from, own.to_string());
+                        let expected = next.entry(from.to_owned()).or_default();
+                        assert_eq!(data["payload"]["n"], *expected, "of {from}");
+                        *expected += 1;
+                    } else {
+                        assert_eq!(message["err"], 0, "{message}");
+                        assert_eq!(message["cseq"], answers, "in the order asked");
+                        answers += 1;
+                    }
+                }
+                assert_eq!(next.len(), MEMBERS - 1);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_paused_member_that_ends_holds_nobody_up() {
+    let server = patient_server();
+    let mut watcher = server.join("room", "watcher");
+    for round in 0..5 {
+        let members: Vec<Client> = (0..MEMBERS)
+            .map(|n| server.join("room", &format!("{round} {n}")))
+            .collect();
+        for mut member in members {
+            member.write(&pipelined(&member));
+            // Some while they are paused, some before they are read from.
+            member.reset();
+        }
+        let last = watcher.ask("broadcast", json!({"round": round}));
+        while watcher.next()["cseq"] != last {}
+    }
+    let leaves = watcher.ask("channel.leave", json!({}));
+    while watcher.next()["cseq"] != leaves {}
+    // A paused client that goes to another room is read from there.
+    watcher.join("elsewhere", "watcher");
+    watcher.ok("broadcast", json!({}));
+}

@@ -42,13 +42,18 @@ impl FlushQueue {
         was_empty
     }
 
-    /// Takes out the client that is flushed as the `nth` of a batch.
-    pub fn pop(&mut self, nth: usize) -> Option<ConnectionId> {
-        if nth % PATTERN < PROMPT_SHARE {
-            self.prompt.pop_front().or_else(|| self.bulk.pop_front())
-        } else {
-            self.bulk.pop_front().or_else(|| self.prompt.pop_front())
+    /// Takes out the client that is flushed as the `nth` of a batch, in which at most `bulk` more
+    /// clients may come from the bulk queue.
+    pub fn pop(&mut self, nth: usize, bulk: &mut usize) -> Option<ConnectionId> {
+        let is_bulks_turn = nth % PATTERN >= PROMPT_SHARE;
+        if (is_bulks_turn || self.prompt.is_empty())
+            && *bulk > 0
+            && let Some(client) = self.bulk.pop_front()
+        {
+            *bulk -= 1;
+            return Some(client);
         }
+        self.prompt.pop_front()
     }
 
     /// Whether none is here.
@@ -84,12 +89,26 @@ mod tests {
         for id in prompt {
             assert!(!queue.push(id, Urgency::Prompt));
         }
-        let order: Vec<_> = (0..).map_while(|nth| queue.pop(nth)).collect();
+        let mut most = usize::MAX;
+        let order: Vec<_> = (0..).map_while(|nth| queue.pop(nth, &mut most)).collect();
         let place = |id: &ConnectionId| order.iter().position(|other| other == id).unwrap();
         assert!(prompt.iter().all(|id| place(id) < 12));
         assert_eq!(place(&bulk[0]), 3, "one in four");
         assert_eq!(order.len(), bulk.len() + prompt.len());
         assert!(bulk.iter().is_sorted_by_key(place));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_batch_takes_a_limited_number_from_the_bulk_queue() {
+        let mut ids = SlotMap::<ConnectionId, ()>::default();
+        let mut queue = FlushQueue::default();
+        for urgency in [Urgency::Bulk, Urgency::Coalesced, Urgency::Prompt].repeat(10) {
+            queue.push(ids.insert(()), urgency);
+        }
+        let mut most = 4;
+        let batch = (0..).map_while(|nth| queue.pop(nth, &mut most));
+        assert_eq!(batch.count(), 14);
+        assert!(!queue.is_empty());
     }
 }

@@ -11,7 +11,7 @@ mod roster;
 pub mod rules;
 mod size;
 pub mod state;
-mod turn;
+pub mod turn;
 
 use std::{
     rc::Rc,
@@ -179,7 +179,14 @@ impl RoomActor {
             self.carry_out(Command::Elapse, None, ctx);
         }
         self.carry_out(command, asker, ctx);
-        self.turn.end_if_spent(ctx);
+        self.end_turn_if_spent(ctx);
+    }
+
+    fn end_turn_if_spent(&mut self, ctx: &mut Context<Self>) {
+        clients::with(|clients| {
+            let yielding = &clients.shared().yielding_rooms;
+            self.turn.end_if_spent(ctx, yielding);
+        });
     }
 
     /// Applies a command and sends what comes of it.
@@ -577,7 +584,7 @@ impl Handler<MediaServerDown> for RoomActor {
 
     fn handle(&mut self, _: MediaServerDown, ctx: &mut Self::Context) {
         self.check_media();
-        self.turn.end_if_spent(ctx);
+        self.end_turn_if_spent(ctx);
     }
 }
 

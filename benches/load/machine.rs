@@ -1,6 +1,6 @@
 //! Which cores the server and the load have.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -36,12 +36,22 @@ impl Machine {
     /// Starts a server on its core. A child begins where its parent is, so this thread goes there
     /// for a moment.
     pub(crate) fn start_server(&self, settings: &[(&str, String)]) -> std::io::Result<Server> {
+        self.start_server_of(None, settings)
+    }
+
+    /// The same with another build of the server, to compare the two.
+    pub(crate) fn start_server_of(
+        &self,
+        program: Option<&Path>,
+        settings: &[(&str, String)],
+    ) -> std::io::Result<Server> {
         let quiet = "warn,meeting_server::server=info";
+        let start = || Server::start_program(program, quiet, settings);
         let Some((its, ours)) = self.0 else {
-            return Server::start(quiet, settings);
+            return start();
         };
         pin(its)?;
-        let server = Server::start(quiet, settings);
+        let server = start();
         pin(ours)?;
         server
     }

@@ -15,6 +15,14 @@ pub(crate) struct Flags {
     #[arg(long, default_value_t = 2000)]
     pub(crate) members: usize,
 
+    /// Members of one more room, which floods its thread; 0 for none
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) flood: usize,
+
+    /// Quiet rooms of two beside the flood, whose latency is judged
+    #[arg(long, default_value_t = 200)]
+    pub(crate) quiet_rooms: usize,
+
     /// How many times everybody leaves; left out, once in one to two minutes
     #[arg(long)]
     rounds: Option<u32>,

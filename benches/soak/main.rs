@@ -14,6 +14,7 @@ mod acts;
 mod ears;
 mod figures;
 mod flags;
+mod flood;
 mod ledger;
 mod member;
 mod observer;
@@ -39,6 +40,7 @@ use tokio::task::LocalSet;
 
 use self::{
     flags::Flags,
+    flood::Flood,
     verdict::{Remains, Verdict},
     wire::{open_files, server::Server},
     world::World,
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
 /// Whether all was as it should be.
 async fn soak(flags: &Flags) -> Result<bool, Box<dyn Error>> {
     let files = open_files::raise_limit()?;
-    if files < flags.members as u64 * 2 {
+    if files < (flags.members * 2 + flags.flood + flags.quiet_rooms * 2) as u64 {
         return Err(format!("{files} open files are too few for so many members").into());
     }
     let mut server = Server::start("info", &world::settings(flags))?;
@@ -90,7 +92,9 @@ async fn soak(flags: &Flags) -> Result<bool, Box<dyn Error>> {
     let (begun, rounds) = (Instant::now(), flags.rounds());
     let each = Duration::from_secs_f64(flags.minutes * 60.0 / f64::from(rounds));
     for n in 1..=rounds {
+        let flood = Flood::start(server.addr, flags.flood, flags.quiet_rooms);
         round::live(&world, &mut server, n, begun + each * n).await?;
+        verdict.quiet.push(flood.stop().await?);
         let remains = Remains::when_all_are_gone(&server, &at_first).await?;
         say(&format!("after round {n}: {remains}"));
         verdict.rounds.push(remains);

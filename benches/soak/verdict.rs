@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::{
     figures::Figures,
+    flood::Quiet,
     say,
     wire::{
         scrape,
@@ -154,6 +155,8 @@ pub(crate) struct Verdict {
     at_first: Remains,
     /// After each round.
     pub(crate) rounds: Vec<Remains>,
+    /// What the quiet rooms beside the flood have measured in each.
+    pub(crate) quiet: Vec<Quiet>,
     pub(crate) server: Server,
     pub(crate) log: Log,
     pub(crate) exit: Option<ExitStatus>,
@@ -164,6 +167,7 @@ impl Verdict {
         Self {
             at_first,
             rounds: Vec::new(),
+            quiet: Vec::new(),
             server: Server::default(),
             log: Log::default(),
             exit: None,
@@ -259,6 +263,9 @@ impl Verdict {
         row("pings late by", f.late_pings.text());
         row("pings early by", f.early_pings.text());
         row("this process late by", f.stalls.text());
+        for (n, quiet) in (1..).zip(&self.quiet) {
+            row(&format!("quiet rooms, round {n}"), quiet.times.text());
+        }
     }
 
     fn say_server(&self) {
@@ -324,6 +331,7 @@ impl Verdict {
         if figures.delivered.get() == 0 || figures.resumed.get() == 0 {
             wrong.push("nothing has happened".to_owned());
         }
+        wrong.extend(self.quiet.iter().flat_map(Quiet::wrong));
         for line in &self.log.kept {
             wrong.push(format!("in the log: {line}"));
         }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -75,7 +76,20 @@ impl Server {
     /// # Errors
     /// What the system says; or it does not start.
     pub fn start(rust_log: &str, settings: &[(&str, String)]) -> io::Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meeting-server"));
+        Self::start_program(None, rust_log, settings)
+    }
+
+    /// The same with another build of the server, where one is named.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_program(
+        program: Option<&Path>,
+        rust_log: &str,
+        settings: &[(&str, String)],
+    ) -> io::Result<Self> {
+        let ours = Path::new(env!("CARGO_BIN_EXE_meeting-server"));
+        let mut command = Command::new(program.unwrap_or(ours));
         command
             .args(["--config", "/dev/null", "--bind", "127.0.0.1:0"])
             .env_clear()

@@ -1,11 +1,13 @@
 //! How much a room does before it yields.
 
+use std::{cell::Cell, rc::Rc};
+
 use actix::{AsyncContext, Context, fut::wrap_future};
 
 use super::RoomActor;
 
-/// Deliveries after which a room yields: well under a millisecond of work.
-const BUDGET: usize = 2048;
+/// Deliveries after which a room yields: about half a millisecond of work.
+const BUDGET: usize = 4096;
 
 /// What each command costs beside its deliveries, in deliveries.
 const COMMAND_COST: usize = 4;
@@ -27,11 +29,40 @@ impl Turn {
     }
 
     /// Called after each command; yields where the budget is spent.
-    pub(super) fn end_if_spent(&mut self, ctx: &mut Context<RoomActor>) {
+    pub(super) fn end_if_spent(&mut self, ctx: &mut Context<RoomActor>, yielding: &YieldingRooms) {
         self.spend(COMMAND_COST);
         if self.spent >= BUDGET {
             self.spent = 0;
-            ctx.wait(wrap_future(tokio::task::yield_now()));
+            let guard = yielding.enter();
+            ctx.wait(wrap_future(async move {
+                tokio::task::yield_now().await;
+                drop(guard);
+            }));
         }
+    }
+}
+
+/// How many rooms of a thread have yielded with more to do, as far as is known.
+#[derive(Clone, Debug, Default)]
+pub struct YieldingRooms(Rc<Cell<usize>>);
+
+impl YieldingRooms {
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        self.0.get() > 0
+    }
+
+    fn enter(&self) -> YieldingRoom {
+        self.0.set(self.0.get() + 1);
+        YieldingRoom(self.0.clone())
+    }
+}
+
+/// A room that has yielded, counted until this is dropped.
+struct YieldingRoom(Rc<Cell<usize>>);
+
+impl Drop for YieldingRoom {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }

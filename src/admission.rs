@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -53,7 +53,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn by_address(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         // Each change is one step, so the map is whole at every moment.
         self.by_address
             .lock()
@@ -74,50 +74,21 @@ impl Admission {
         }
     }
 
-    /// A connection from `peer` has been accepted.
+    /// Takes a place for a connection from `peer` that has been accepted, if there is one. Behind a
+    /// trusted proxy the client's own address is known only at the upgrade.
     pub fn accept(&self, peer: Option<IpAddr>) -> Counted {
-        // Behind a proxy the client's address is known only when it has spoken.
-        let address = peer
-            .filter(|peer| !self.is_trusted(*peer))
-            .map(|peer| self.count_address(peer));
-        // Who is over the limit of its own address must not use up everybody's.
-        let counts = address
-            .as_ref()
-            .is_none_or(|address| !self.is_over(address));
-        if counts {
-            self.counts.connections.fetch_add(1, Ordering::Relaxed);
-        }
+        let address = peer.filter(|peer| !self.is_trusted(*peer));
         Counted {
-            counts: counts.then(|| self.counts.clone()),
+            place: Mutex::new(self.take_place(address).ok()),
             address,
         }
     }
 
-    /// Whether there is a place for this connection, as it looks now. Behind a proxy that of its
-    /// client's address shows only at the upgrade.
+    /// An accepted connection asks for an upgrade, for `client`. A connection that found no place
+    /// when it was accepted gets one here if one has become free.
     ///
     /// # Errors
-    /// [`Refused`], as its upgrade would be.
-    pub fn place(&self, counted: &Counted) -> Result<(), Refused> {
-        if counted.counts.is_none() {
-            return Err(Refused::FullForAddress);
-        }
-        if self.connections() > self.max_connections {
-            return Err(Refused::Full);
-        }
-        Ok(())
-    }
-
-    fn is_over(&self, counted: &CountedAddress) -> bool {
-        let by_address = counted.counts.by_address();
-        let count = by_address.get(&counted.address).copied().unwrap_or(0);
-        self.max_per_address > 0 && count > self.max_per_address
-    }
-
-    /// An accepted connection asks for an upgrade, for `client`.
-    ///
-    /// # Errors
-    /// [`Refused`], and the connection stays counted until it ends.
+    /// [`Refused`]; over a limit, the connection has no place any more.
     pub fn upgrade(
         &self,
         counted: &Counted,
@@ -130,18 +101,52 @@ impl Admission {
         {
             return Err(Refused::Origin);
         }
-        self.place(counted)?;
-        let late = match (&counted.address, client) {
-            (None, Some(client)) => Some(self.count_address(client)),
-            _ => None,
+        let mut place = match counted.lock().take() {
+            Some(place) => place,
+            None => self.take_place(counted.address)?,
         };
-        if late.as_ref().is_some_and(|address| self.is_over(address)) {
-            return Err(Refused::FullForAddress);
+        if let (None, Some(client)) = (counted.address, client) {
+            place.address = Some(self.take_address(client)?);
         }
         self.counts.upgraded.fetch_add(1, Ordering::Relaxed);
         Ok(Admitted {
             counts: self.counts.clone(),
-            _address: late,
+            _place: place,
+        })
+    }
+
+    /// Takes one place of `address`, where that is known, and one of the server's. A refused
+    /// connection takes none: clients that retry would otherwise keep the places occupied that
+    /// others have left.
+    fn take_place(&self, address: Option<IpAddr>) -> Result<Place, Refused> {
+        // The address comes first: a client over its own limit must not use up the server's.
+        let address = address
+            .map(|address| self.take_address(address))
+            .transpose()?;
+        let below = |count| (count < self.max_connections).then_some(count + 1);
+        self.counts
+            .connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+            .map_err(|_| Refused::Full)?;
+        Ok(Place {
+            address,
+            _connection: ConnectionPermit(self.counts.clone()),
+        })
+    }
+
+    fn take_address(&self, address: IpAddr) -> Result<CountedAddress, Refused> {
+        let address = household(address);
+        let mut by_address = self.counts.by_address();
+        let count = by_address.entry(address).or_default();
+        // A count of 0 stands for a new entry, and a limit is 1 at least: none is left behind.
+        if self.max_per_address > 0 && *count >= self.max_per_address {
+            return Err(Refused::FullForAddress);
+        }
+        *count += 1;
+        drop(by_address);
+        Ok(CountedAddress {
+            address,
+            counts: self.counts.clone(),
         })
     }
 
@@ -200,15 +205,6 @@ impl Admission {
             .iter()
             .any(|network| network.contains(&address))
     }
-
-    fn count_address(&self, address: IpAddr) -> CountedAddress {
-        let address = household(address);
-        *self.counts.by_address().entry(address).or_default() += 1;
-        CountedAddress {
-            address,
-            counts: self.counts.clone(),
-        }
-    }
 }
 
 /// A hop as proxies write it: an address, some with a port behind it.
@@ -239,8 +235,7 @@ fn household(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub struct Admitted {
     counts: Arc<Counts>,
-    /// Its address, where that was not known when it was accepted.
-    _address: Option<CountedAddress>,
+    _place: Place,
 }
 
 impl Drop for Admitted {
@@ -259,19 +254,40 @@ impl Drop for CountedRoom {
     }
 }
 
-/// A connection that is counted for as long as this lives.
+/// An accepted connection. Its place is given back when this is dropped, or moves to [`Admitted`]
+/// at the upgrade.
 #[derive(Debug)]
 pub struct Counted {
-    /// `None` where its address alone is over its limit.
-    counts: Option<Arc<Counts>>,
-    address: Option<CountedAddress>,
+    place: Mutex<Option<Place>>,
+    /// Its client's address; `None` where only the upgrade request names it.
+    address: Option<IpAddr>,
 }
 
-impl Drop for Counted {
+impl Counted {
+    /// Whether it holds a place.
+    pub fn has_place(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a connection takes of the limits, given back when this is dropped.
+#[derive(Debug)]
+struct Place {
+    address: Option<CountedAddress>,
+    _connection: ConnectionPermit,
+}
+
+/// One of `max_connections`, given back when this is dropped.
+#[derive(Debug)]
+struct ConnectionPermit(Arc<Counts>);
+
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        if let Some(counts) = &self.counts {
-            counts.connections.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -348,34 +364,66 @@ mod tests {
     }
 
     #[test]
-    fn counts_go_back_to_nothing() {
-        let door = admission(|s| s.max_connections_per_ip = 1);
+    fn counts_go_back_to_zero() {
+        let admission = admission(|s| s.max_connections_per_ip = 1);
         let home = Some(ip("192.0.2.1"));
-        let first = door.accept(home);
-        assert!(door.upgrade(&first, home, None).is_ok());
-        let second = door.accept(home);
+        let first = admission.accept(home);
+        let upgraded = admission.upgrade(&first, home, None);
+        assert!(upgraded.is_ok());
+        let second = admission.accept(home);
         assert_eq!(
-            door.upgrade(&second, home, None).unwrap_err(),
+            admission.upgrade(&second, home, None).unwrap_err(),
             Refused::FullForAddress
         );
-        assert_eq!(door.connections(), 1, "who is too many is not counted");
-        drop((first, second));
-        let third = door.accept(home);
-        assert!(door.upgrade(&third, home, None).is_ok());
+        assert_eq!(admission.connections(), 1, "a refused one is not counted");
+        drop((upgraded, second));
+        let third = admission.accept(home);
+        assert!(admission.upgrade(&third, home, None).is_ok());
         drop(third);
-        assert_eq!(door.connections(), 0);
-        assert!(door.counts.by_address().is_empty());
+        assert_eq!(admission.connections(), 0);
+        assert!(admission.counts.by_address().is_empty());
     }
 
     #[test]
     fn silent_connections_count() {
-        let door = admission(|s| s.max_connections = 1);
-        let _silent = door.accept(None);
-        let second = door.accept(None);
+        let admission = admission(|s| s.max_connections = 1);
+        let _silent = admission.accept(None);
+        let second = admission.accept(None);
         assert_eq!(
-            door.upgrade(&second, None, None).unwrap_err(),
+            admission.upgrade(&second, None, None).unwrap_err(),
             Refused::Full
         );
+    }
+
+    #[test]
+    fn refused_connections_occupy_no_place() {
+        let proxy = Some(ip("10.0.0.1"));
+        let home = Some(ip("192.0.2.1"));
+        for (peer, client) in [(home, home), (proxy, home), (None, None)] {
+            let admission = admission(|s| {
+                s.max_connections = 2;
+                s.max_connections_per_ip = 1;
+                s.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+            });
+            let connect = || {
+                let counted = admission.accept(peer);
+                let admitted = admission.upgrade(&counted, client, None);
+                (counted, admitted)
+            };
+            let places = if client.is_some() { 1 } else { 2 };
+            let mut held: Vec<_> = (0..places).map(|_| connect()).collect();
+            assert!(held.iter().all(|(_, admitted)| admitted.is_ok()));
+            let refused: Vec<_> = (0..50).map(|_| connect()).collect();
+            assert!(refused.iter().all(|(_, admitted)| admitted.is_err()));
+            held.pop();
+            let (_held, admitted) = connect();
+            assert!(admitted.is_ok(), "{peer:?}");
+            assert!(connect().1.is_err(), "{peer:?}");
+            drop(admitted);
+            let (counted, _) = &refused[0];
+            let late = admission.upgrade(counted, client, None);
+            assert!(late.is_ok(), "a place that is free at the upgrade is taken");
+        }
     }
 
     #[test]

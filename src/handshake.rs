@@ -1,11 +1,8 @@
 //! What a client's upgrade request said, kept for as long as the connection lives.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, net::IpAddr};
 
-use crate::{
-    admission::{Admitted, Counted},
-    protocol::token::Token,
-};
+use crate::{admission::Admitted, protocol::token::Token};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -19,9 +16,7 @@ pub struct Handshake {
     pub device: Option<Box<str>>,
     /// `?token=` of the URL, or else the bearer token of the request's head.
     pub token: Option<Token>,
-    /// That this connection is counted,
-    pub counted: Arc<Counted>,
-    /// and that it has upgraded.
+    /// Its place among the connections.
     pub admitted: Admitted,
 }
 

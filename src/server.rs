@@ -345,10 +345,7 @@ fn accept(
             let counted = door
                 .as_ref()
                 .map(|crew| Arc::new(crew.admission().accept(address)));
-            let has_no_place = door
-                .as_ref()
-                .zip(counted.as_ref())
-                .is_some_and(|(crew, counted)| crew.admission().place(counted).is_err());
+            let has_no_place = counted.as_ref().is_some_and(|counted| !counted.has_place());
             let timeout = if has_no_place {
                 join_timeout.min(TIME_TO_BE_REFUSED)
             } else {

@@ -194,7 +194,6 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
                 .next()
                 .and_then(|token| Token::new(&token))
                 .or_else(|| bearer(request)),
-            counted,
             admitted,
         }),
         Err(reason) => {

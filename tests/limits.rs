@@ -32,6 +32,41 @@ fn over_max_connections_an_upgrade_gets_503_and_a_place_is_free_again_afterwards
     drop(first);
 }
 
+/// Whether the connection is still open; nothing has been sent on it.
+fn is_open(client: &Client) -> bool {
+    client.stream.set_nonblocking(true).unwrap();
+    let peeked = client.stream.peek(&mut [0]);
+    peeked.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+#[test]
+fn refused_connections_occupy_no_place() {
+    // Each is closed after a second, which the test may need on a slow machine: it tries again.
+    let taken_while_they_wait = |per_address: bool| {
+        let server = Server::with(|s| {
+            s.server.workers = 1;
+            s.session.join_timeout = 3 * PATIENCE;
+            match per_address {
+                true => s.server.max_connections_per_ip = 2,
+                false => s.server.max_connections = 2,
+            }
+        });
+        let _anna = server.join("c", "anna");
+        let ben = server.join("c", "ben");
+        let refused: Vec<Client> = (0..50).map(|_| Client::tcp(server.addr)).collect();
+        assert_eq!(upgrade_status(server.addr, ""), 503);
+        drop(ben);
+        upgrade_granted_at_last(server.addr);
+        refused.iter().all(is_open)
+    };
+    for per_address in [false, true] {
+        assert!(
+            (0..5).any(|_| taken_while_they_wait(per_address)),
+            "the place is free only after the refused connections have gone"
+        );
+    }
+}
+
 #[test]
 fn over_max_connections_per_ip_an_upgrade_gets_503() {
     let server = Server::with(|s| s.server.max_connections_per_ip = 1);

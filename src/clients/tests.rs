@@ -16,14 +16,13 @@ async fn connected(clients: &Clients, first_ping: Millis) -> (Rc<Client>, std::n
     near.set_nonblocking(true).unwrap();
     let near = tokio::net::TcpStream::from_std(near).unwrap();
     let door = Admission::new(&Settings::defaults());
-    let counted = Arc::new(door.accept(None));
+    let counted = door.accept(None);
     let handshake = Handshake {
         client: None,
         channels: [None, None],
         device: None,
         token: None,
         admitted: door.upgrade(&counted, None, None).unwrap(),
-        counted,
     };
     let baggage = Baggage {
         handshake: Arc::new(handshake),

@@ -41,6 +41,12 @@ pub enum AuthError {
     /// There is none.
     #[error("a token is needed: in data.token, in ?token= of the URL, or as Authorization: Bearer")]
     Missing,
+    /// There is none any more: the one of the upgrade request was long, and has served a join.
+    #[error(
+        "a token is needed in data.token: that of the URL or header is over 4096 bytes long, and \
+         is kept for the first join only"
+    )]
+    NotKept,
     /// The app has no key.
     #[error("there is no key for this app, so nobody is let in")]
     NoKey,

@@ -254,6 +254,7 @@ impl Client {
             .borrow_mut()
             .push(Frame::Session(Box::new(mark)));
         self.tally.restart();
+        self.handshake.token.release_long();
         *self.membership.borrow_mut() = Some(membership);
     }
 

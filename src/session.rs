@@ -184,8 +184,8 @@ impl SessionActor {
                 .map_err(|e| Refusal::bad_request(format!("device of the URL {e}")))?;
             join.device = Some(device);
         }
-        let token = self.client.handshake().token.as_ref();
-        let join = self.worker.crew.keyring().authorize(join, token)?;
+        let keyring = self.worker.crew.keyring();
+        let join = self.client.handshake().token.authorize(join, &keyring)?;
         if self.client.room().is_some() {
             return Err(Refusal::new(
                 ErrorCode::Conflict,

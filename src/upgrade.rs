@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     admission::{self, Counted},
     clients, connection,
-    handshake::{Handshake, ShownAddress},
+    handshake::{Handshake, ShownAddress, UpgradeToken},
     http_socket::HttpSocket,
     ids::MAX_IDENTIFIER_BYTES,
     protocol::token::Token,
@@ -190,10 +190,12 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
             client,
             channels: channels(request),
             device: query(request, "device").next().map(|device| kept(&device)),
-            token: query(request, "token")
-                .next()
-                .and_then(|token| Token::new(&token))
-                .or_else(|| bearer(request)),
+            token: UpgradeToken::new(
+                query(request, "token")
+                    .next()
+                    .and_then(|token| Token::new(&token))
+                    .or_else(|| bearer(request)),
+            ),
             admitted,
         }),
         Err(reason) => {

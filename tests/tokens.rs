@@ -773,3 +773,46 @@ fn no_debug_print_shows_a_token_a_key_or_a_session() {
         }
     }
 }
+
+/// A token of about this length: the server ignores claims that it does not know.
+fn long_token(signer: &Signer, bytes: usize) -> String {
+    let claims = json!({"exp": now() + 60, "pad": "x".repeat(bytes * 3 / 4)});
+    signer.sign(&claims)
+}
+
+#[test]
+fn a_token_of_the_url_serves_a_second_join_unless_it_is_long() {
+    let signer = Signer::hs256(APP, "");
+    let server = server(&[&signer]);
+    let short = long_token(&signer, 3_000);
+    let long = long_token(&signer, 50_000);
+    assert!(short.len() < 4_096 && long.len() > 50_000);
+    let own = json!({"app": APP, "channel": "room", "endpoint": "anna"});
+    let by_url = |token: &str| Client::connect_to(server.addr, &format!("/ws?token={token}"));
+    let by_header = |token: &str| {
+        let header = format!("Authorization: Bearer {token}\r\n");
+        Client::connect_with_head(server.addr, "/ws", &header)
+    };
+    for mut client in [by_url(&short), by_header(&short)] {
+        for _ in 0..3 {
+            client.join_with(own.clone());
+            client.ok("channel.leave", json!({}));
+        }
+    }
+    for mut client in [by_url(&long), by_header(&long)] {
+        // A join that is not granted does not use it up.
+        let mut wrong = own.clone();
+        wrong["endpoint"] = json!(7);
+        assert_eq!(client.call("channel.join", wrong)["err"], 400);
+        client.join_with(own.clone());
+        client.ok("channel.leave", json!({}));
+        client.join_with(join(&long));
+        client.ok("channel.leave", json!({}));
+        client.session.clear();
+        let message = turned_away(client, own.clone(), 401);
+        assert!(
+            message.starts_with("a token is needed in data.token: "),
+            "{message}"
+        );
+    }
+}

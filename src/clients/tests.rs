@@ -4,7 +4,11 @@ use std::io::Read;
 
 use super::*;
 use crate::{
-    admission::Admission, crowd::PATIENCE, handover::Baggage, handshake::Handshake, outbox::Unsent,
+    admission::Admission,
+    crowd::PATIENCE,
+    handover::Baggage,
+    handshake::{Handshake, UpgradeToken},
+    outbox::Unsent,
     socket::Socket,
 };
 
@@ -21,7 +25,7 @@ async fn connected(clients: &Clients, first_ping: Millis) -> (Rc<Client>, std::n
         client: None,
         channels: [None, None],
         device: None,
-        token: None,
+        token: UpgradeToken::new(None),
         admitted: door.upgrade(&counted, None, None).unwrap(),
     };
     let baggage = Baggage {

@@ -221,7 +221,7 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
 
 /// What is counted as one address: an IPv6 customer has a /64, and an IPv4 address that arrives
 /// on an IPv6 socket is still one.
-fn household(address: IpAddr) -> IpAddr {
+pub fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let network = u128::from(v6) & !u128::from(u64::MAX);

@@ -9,11 +9,13 @@ mod sending;
 
 use std::{
     cell::{Cell, RefCell},
-    sync::Arc,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
     task::Waker,
 };
 
 use crate::{
+    admission,
     alarms::Alarms,
     census::{Counted, Object},
     clock::Millis,
@@ -34,6 +36,7 @@ use crate::{
     socket::Socket,
     stats::Stats,
     tally::Tally,
+    throttle::KeyedThrottle,
 };
 
 /// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
@@ -523,15 +526,26 @@ impl Client {
         self.wake();
     }
 
-    /// A join that was not granted; `join` where it could be read.
+    /// A join that was not granted; `join` where it could be read. Any client can cause such lines
+    /// as fast as the rate limit allows, so they are throttled for each address and error code.
     pub fn log_refused_join(&self, join: Option<&Wanted>, refusal: &Refusal) {
+        static LINES: LazyLock<KeyedThrottle<(Option<IpAddr>, u16)>> =
+            LazyLock::new(KeyedThrottle::default);
+        if !log::log_enabled!(log::Level::Info) {
+            return;
+        }
+        let network = self.handshake.client.map(admission::household);
+        let Some(suppressed) = LINES.permit((network, refusal.code as u16)) else {
+            return;
+        };
         log::info!(
             app = join.map(|join| join.room.app.as_str()),
             channel = join.map(|join| join.room.channel.as_str()),
             endpoint = join.and_then(|join| Some(join.endpoint.as_ref()?.as_str())),
             client:% = self.handshake.shown_address(),
             err = refusal.code as u16,
-            reason:% = refusal.message;
+            reason:% = refusal.message,
+            suppressed = suppressed;
             "join refused"
         );
     }

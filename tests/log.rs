@@ -58,7 +58,15 @@ fn keys_of(message: &str) -> &'static [&'static str] {
             "ping_ms",
         ],
         "publish" | "unpublish" => &["app", "channel", "endpoint", "sid", "stream"],
-        "join refused" => &["app", "channel", "endpoint", "client", "err", "reason"],
+        "join refused" => &[
+            "app",
+            "channel",
+            "endpoint",
+            "client",
+            "err",
+            "reason",
+            "suppressed",
+        ],
         "upgrade refused" => &["reason", "client", "suppressed"],
         "room closed" => &[
             "app",
@@ -570,7 +578,8 @@ fn names_write_no_lines_and_no_fields_of_their_own() {
                 assert_eq!(told, names, "{key} of {message}");
             }
         }
-        assert_eq!(of(&lines, "join refused").len(), controls.len());
+        // Of one address and one reason, only the first is logged at once.
+        assert_eq!(of(&lines, "join refused").len(), 1);
     }
 }
 
@@ -685,4 +694,50 @@ fn a_warning_that_repeats_is_logged_now_and_then_and_counted() {
     drop(only);
     let (_, lines) = process.ended();
     assert_eq!(of(&lines, "upgrade refused").len(), 2);
+}
+
+#[test]
+fn refused_joins_of_an_address_are_logged_now_and_then() {
+    let settings = [
+        ("SESSION__RATE_LIMIT", "0"),
+        ("SESSION__JOIN_TIMEOUT", "1h"),
+    ];
+    let mut process = Process::start(Format::Text, "info", &settings);
+    let mut anna = process.connect();
+    let mut clients: Vec<Client> = (0..10).map(|_| process.connect()).collect();
+    let wrong = json!({"app": "test", "channel": "\n", "endpoint": "x"});
+    let begun = Instant::now();
+    let mut refused = 0;
+    let mut lines: Vec<Line> = Vec::new();
+    while lines.len() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "the second never comes");
+        for client in &mut clients {
+            for _ in 0..20 {
+                assert_eq!(client.call("channel.join", wrong.clone())["err"], 400);
+                refused += 1;
+            }
+        }
+        // The lines of members are all there.
+        anna.join("c", "anna");
+        anna.ok("channel.leave", json!({}));
+        process.line("leave");
+        while let Some(line) = process.line_within(Duration::from_millis(20)) {
+            if line.message == "room closed" {
+                break;
+            }
+        }
+        let all = process.log.iter().map(|text| Format::Text.parse(text));
+        lines = all.filter(|line| line.message == "join refused").collect();
+    }
+    assert_eq!(lines[0].count("suppressed"), 0);
+    let suppressed = lines[1].count("suppressed");
+    assert!(
+        (1..=refused - 2).contains(&suppressed),
+        "{suppressed} of {refused}"
+    );
+    process.signal("TERM");
+    drop((anna, clients));
+    let (_, lines) = process.ended();
+    assert_eq!(of(&lines, "join refused").len(), 2);
+    assert_eq!(of(&lines, "join").len(), of(&lines, "leave").len());
 }

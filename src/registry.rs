@@ -55,6 +55,11 @@ impl Handler<Join> for RegistryActor {
     type Result = ();
 
     fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
+        // An expired token opens no room: it can only resume a session, and the token is checked
+        // before the limit of rooms.
+        if join.join.has_expired && !self.directory.is_open(&join.join.request.room) {
+            return join.ticket.refuse(&Refusal::no_session_to_resume());
+        }
         let opened = self
             .directory
             .join(join.join.request.room.clone(), |id, name| {

@@ -816,3 +816,30 @@ fn a_token_of_the_url_serves_a_second_join_unless_it_is_long() {
         );
     }
 }
+
+#[test]
+fn an_expired_token_in_a_full_house_gets_401() {
+    let key = Signer::hs256(APP, "");
+    let server = server_with(&[&key], |settings| {
+        settings.rooms.max_rooms = 1;
+        settings.rooms.max_members = 1;
+        settings.auth.leeway = Duration::ZERO;
+    });
+    let good = key.token(json!({}));
+    let expired = key.token(json!({"exp": now() - 60}));
+    let (_anna, _) = let_in(&server, join(&good));
+    for channel in ["room", "another"] {
+        let mut data = json!({"app": APP, "channel": channel, "endpoint": "ben", "token": good});
+        let mut ben = server.connect();
+        assert_eq!(ben.call("channel.join", data.clone())["err"], 503);
+        data["token"] = json!(expired);
+        let made_up = json!({
+            "cseq": 1, "method": "channel.join", "data": data,
+            "session": "3ff72ca1-c9aa-42f1-96d3-d5834b2320ea",
+        });
+        let mut carl = server.connect();
+        carl.send(&made_up);
+        assert_eq!(carl.answer(1)["err"], 401, "{channel}");
+        assert_eq!(carl.closed(), 1008);
+    }
+}

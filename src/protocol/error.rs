@@ -59,6 +59,14 @@ impl Refusal {
         )
     }
 
+    /// The 401 for a join with a token that has expired, which may resume a session and no more.
+    pub fn no_session_to_resume() -> Self {
+        Self::new(
+            ErrorCode::Unauthorized,
+            "the token has expired, and there is no session to go on with",
+        )
+    }
+
     /// The 410 for every request whose session is not the present one.
     pub fn no_such_session() -> Self {
         Self::new(

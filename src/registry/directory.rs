@@ -71,6 +71,11 @@ impl<R> Directory<R> {
         Some(id)
     }
 
+    /// Whether a room of this name is open.
+    pub fn is_open(&self, name: &RoomName) -> bool {
+        self.names.contains_key(name)
+    }
+
     /// The room with this id, while it is there.
     pub fn room(&self, id: RoomId) -> Option<&R> {
         self.rooms.get(id).map(|entry| &entry.room)

@@ -160,10 +160,7 @@ impl RoomState {
             return self.resume(member, after, &joining, doing);
         }
         if joining.has_expired {
-            return doing.refuse(Refusal::new(
-                ErrorCode::Unauthorized,
-                "the token has expired, and there is no session to go on with",
-            ));
+            return doing.refuse(Refusal::no_session_to_resume());
         }
         let older = self.members.with_endpoint(&joining.endpoint).map(|m| m.id);
         // Who takes a place that is taken already needs no further one.

@@ -120,7 +120,11 @@ fn given(argument: Option<&str>) -> io::Result<String> {
 }
 
 fn serve(settings: Settings, flags: &Flags) -> Result<(), Failure> {
+    let file_size_limit = server::survive_file_size_limit();
     logging::start(&settings.log);
+    if let Err(error) = file_size_limit {
+        log::warn!("SIGXFSZ cannot be caught: {error}");
+    }
     let signalled = async |times| {
         if let Err(error) = server::signalled(times).await {
             log::error!("signals cannot be caught: {error}");

@@ -11,6 +11,7 @@ use std::{
 use actix_http::{HttpService, KeepAlive, Protocol, error::DispatchError};
 use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::{App, dev::AppConfig};
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::{
@@ -409,6 +410,21 @@ async fn drain(crew: &Crew, timeout: Duration) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     log::info!(connections_left = crew.admission().upgraded(); "gone down");
+}
+
+/// Keeps SIGXFSZ from ending the process: with a handler for it, a write to a log file that has
+/// reached its size limit (RLIMIT_FSIZE) fails instead, and the line is lost.
+///
+/// # Errors
+/// Where the system refuses to have it caught.
+pub fn survive_file_size_limit() -> io::Result<()> {
+    // Only an event loop installs a handler. The handler outlives it, and what it would wake.
+    let event_loop = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _entered = event_loop.enter();
+    let _handler = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
+    Ok(())
 }
 
 /// Done at the SIGTERM or SIGINT with this number, the first being 1.

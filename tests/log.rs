@@ -741,3 +741,38 @@ fn refused_joins_of_an_address_are_logged_now_and_then() {
     assert_eq!(of(&lines, "join refused").len(), 2);
     assert_eq!(of(&lines, "join").len(), of(&lines, "leave").len());
 }
+
+#[test]
+fn a_log_file_at_its_size_limit_ends_no_process() {
+    const LIMIT: u64 = 4096;
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("size-limit-{}.log", std::process::id()));
+    let mut child = std::process::Command::new("sh")
+        .arg("-c")
+        // In blocks of 512 bytes.
+        .arg("ulimit -f 8 && exec \"$0\" --config /dev/null 2>\"$1\"")
+        .arg(env!("CARGO_BIN_EXE_meeting-server"))
+        .arg(&log)
+        .env_clear()
+        .env("RUST_LOG", "info")
+        .env("MEETING_SERVER__SERVER__BIND", "127.0.0.1:0")
+        .env("MEETING_SERVER__LOG__FORMAT", "text")
+        .spawn()
+        .unwrap();
+    let written = || std::fs::read_to_string(&log).unwrap_or_default();
+    let started = |text: &String| text.lines().any(|line| line.contains(" start "));
+    let text = procfs::when(written, started, "the log");
+    let start = text.lines().find(|line| line.contains(" start ")).unwrap();
+    let addr = Format::Text.parse(start)["bind"].parse().unwrap();
+    let mut anna = Client::connect(addr);
+    // Each time a line of a join, a leave and a room: many more than fit.
+    for n in 0..100 {
+        anna.join("c", &format!("anna {n}"));
+        anna.ok("channel.leave", json!({}));
+    }
+    assert_eq!(std::fs::metadata(&log).unwrap().len(), LIMIT);
+    assert_eq!(child.try_wait().unwrap(), None, "it has not ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(&log).unwrap();
+}

@@ -123,7 +123,7 @@ impl Server {
         self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
-        reread: impl Fn() -> Result<Settings, SettingsError>,
+        reread: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
     ) -> Result<(), ServerError> {
         actix_rt::System::new().block_on(self.serve(stop, abort, reread))
     }
@@ -132,7 +132,7 @@ impl Server {
         self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
-        reread: impl Fn() -> Result<Settings, SettingsError>,
+        reread: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
     ) -> Result<(), ServerError> {
         let start = self.start_line()?;
         let Self {
@@ -275,15 +275,25 @@ fn log_openness(keyring: &Keyring) {
     }
 }
 
-/// At each SIGHUP, reads the keys and the certificate anew. Nobody who is in is touched; what is
-/// wrong is logged, and the old ones stay.
-async fn reload_for_ever(crew: &Crew, reread: impl Fn() -> Result<Settings, SettingsError>) {
+/// How long the settings and the files that they name may take to be read at a SIGHUP.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many threads may be reading at a time. One that waits for a file for ever cannot be stopped.
+const MAX_RELOADS: usize = 4;
+
+/// At each SIGHUP, reads the keys and the certificate anew. No connection is touched; what is wrong
+/// is logged, and the old ones stay.
+async fn reload_for_ever(
+    crew: &Crew,
+    reread: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
+) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         log::error!("SIGHUP cannot be caught: keys and certificate are not read anew");
         return std::future::pending().await;
     };
+    let reread = Arc::new(reread);
     while hangup.recv().await.is_some() {
-        match reread().and_then(|settings| renew(crew, &settings)) {
+        match reload(crew, &reread).await {
             Ok(()) => {
                 log::info!("settings read anew");
                 log_openness(&crew.keyring());
@@ -295,26 +305,88 @@ async fn reload_for_ever(crew: &Crew, reread: impl Fn() -> Result<Settings, Sett
     }
 }
 
-/// Takes the keys and the certificate that the settings name now: all of them or none.
-///
-/// # Errors
-/// [`SettingsError`] for what is wrong.
-fn renew(crew: &Crew, settings: &Settings) -> Result<(), SettingsError> {
-    let keyring = Keyring::load(&settings.auth)?;
-    match (crew.identity(), Identity::load(&settings.tls)?) {
-        (Some(present), Some(renewed)) => present.replace(renewed),
-        (None, None) => {}
-        (_, renewed) => {
-            let done = if renewed.is_some() { "on" } else { "off" };
-            return Err(SettingsError::Invalid {
-                key: "tls.cert_file".into(),
-                value: format!("{:?}", settings.tls.cert_file),
-                remedy: format!("TLS is not turned {done} while the server runs: start it anew"),
-            });
-        }
+/// Why a SIGHUP changes nothing.
+#[derive(Debug, Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("reading them took longer than {} s", RELOAD_TIMEOUT.as_secs())]
+    TimedOut,
+    #[error("earlier SIGHUPs still wait for a file")]
+    Busy,
+    #[error("no thread to read them: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Reads everything on a thread of its own, with a time limit: a file on a network mount that does
+/// not answer, or a FIFO, would otherwise stop this loop, and SIGTERM with it. The thread is not
+/// waited for, at the exit neither; what it reads too late is dropped.
+async fn reload<R>(crew: &Crew, reread: &Arc<R>) -> Result<(), ReloadError>
+where
+    R: Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
+{
+    // Each thread holds `reread` until it is done.
+    if Arc::strong_count(reread) > MAX_RELOADS {
+        return Err(ReloadError::Busy);
     }
-    crew.set_keyring(keyring);
-    Ok(())
+    let (send, receive) = oneshot::channel();
+    let reread = reread.clone();
+    std::thread::Builder::new()
+        .name("reload".into())
+        .spawn(move || {
+            let read = reread().and_then(|settings| Renewal::load(&settings));
+            // After the time limit there is no receiver.
+            let _ = send.send(read);
+        })?;
+    match tokio::time::timeout(RELOAD_TIMEOUT, receive).await {
+        Ok(Ok(renewal)) => Ok(renewal?.apply(crew)?),
+        Ok(Err(_)) => Err(io::Error::other("it ended without a result").into()),
+        Err(_) => Err(ReloadError::TimedOut),
+    }
+}
+
+/// What a SIGHUP replaces.
+struct Renewal {
+    keyring: Keyring,
+    identity: Option<Identity>,
+    cert_file: String,
+}
+
+impl Renewal {
+    /// Reads the keys and the certificate that the settings name.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for what is wrong.
+    fn load(settings: &Settings) -> Result<Self, SettingsError> {
+        Ok(Self {
+            keyring: Keyring::load(&settings.auth)?,
+            identity: Identity::load(&settings.tls)?,
+            cert_file: settings.tls.cert_file.clone(),
+        })
+    }
+
+    /// Takes them: all of them or none.
+    ///
+    /// # Errors
+    /// [`SettingsError`] where TLS would be turned on or off.
+    fn apply(self, crew: &Crew) -> Result<(), SettingsError> {
+        match (crew.identity(), self.identity) {
+            (Some(present), Some(renewed)) => present.replace(renewed),
+            (None, None) => {}
+            (_, renewed) => {
+                let done = if renewed.is_some() { "on" } else { "off" };
+                return Err(SettingsError::Invalid {
+                    key: "tls.cert_file".into(),
+                    value: format!("{:?}", self.cert_file),
+                    remedy: format!(
+                        "TLS is not turned {done} while the server runs: start it anew"
+                    ),
+                });
+            }
+        }
+        crew.set_keyring(self.keyring);
+        Ok(())
+    }
 }
 
 /// How long the threads have for their last words when the server is ended at once.

@@ -8,12 +8,14 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use common::{
     keys::{Signer, temporary},
     log_line::Format,
     process::Process,
+    wire::Certificate,
     *,
 };
 use serde_json::{Value, json};
@@ -360,6 +362,54 @@ fn a_hangup_over_a_broken_file_shows_nothing_of_it() {
     for line in &process.log {
         assert!(!line.contains("geheim"), "{line}");
     }
+}
+
+/// Replaces a file by a FIFO, which no process writes to: opening it waits for ever.
+fn hang(file: &Path) {
+    fs::remove_file(file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(file).status();
+    assert!(made.unwrap().success());
+}
+
+#[test]
+fn a_hangup_over_a_file_that_hangs_delays_nothing() {
+    let (key, certificate) = (Signer::rs256("test", ""), Certificate::new());
+    let public_key = temporary("");
+    fs::copy(&key.settings.public_key_file, &public_key).unwrap();
+    let config = temporary(&format!(
+        "[[auth.keys]]\napp = \"test\"\nalg = \"RS256\"\npublic_key_file = {public_key:?}\n\
+         [tls]\ncert_file = {:?}\nkey_file = {:?}\n",
+        certificate.cert_file, certificate.key_file
+    ));
+    for file in [&public_key, &certificate.cert_file, &config] {
+        let mut process = Process::with_config(Format::Text, &config);
+        let before = fs::read(file).unwrap();
+        hang(file);
+        process.signal("HUP");
+        // While it waits for the file, requests and further signals are served.
+        for _ in 0..2 {
+            process.signal("HUP");
+            assert_eq!(common::http::get(process.ops, "/livez").status, 200);
+        }
+        if file == &config {
+            let line = process.line("settings not read anew, the old ones stay");
+            assert_eq!(&line["error"], "reading them took longer than 5 s");
+        }
+        process.signal("TERM");
+        let begun = Instant::now();
+        let (status, _) = process.ended();
+        assert!(status.success(), "{status}");
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "it waits for the file"
+        );
+        fs::remove_file(file).unwrap();
+        fs::write(file, before).unwrap();
+    }
+    // The file is read once it is there again.
+    let mut process = Process::with_config(Format::Text, &config);
+    process.signal("HUP");
+    process.line("settings read anew");
 }
 
 #[test]

@@ -73,9 +73,10 @@ impl Server {
         let keyring = Keyring::load(&settings.auth)?;
         let identity = Identity::load(&settings.tls)?;
         let backlog = settings.server.max_pending;
-        let listener = listen(settings.server.bind, backlog)?;
+        let send_buffer = settings.session.socket_send_buffer;
+        let listener = listen(settings.server.bind, backlog, send_buffer)?;
         let ops_bind = settings.server.ops_bind;
-        let ops_listener = ops_bind.map(|addr| listen(addr, backlog)).transpose()?;
+        let ops_listener = ops_bind.map(|addr| listen(addr, backlog, 0)).transpose()?;
         let admission = Admission::new(&settings);
         let media = Arc::new(MediaServers::new(&settings.media_servers));
         let crew = Arc::new(Crew::new(
@@ -437,10 +438,15 @@ fn accept(
     })
 }
 
-fn listen(addr: SocketAddr, backlog: u32) -> Result<TcpListener, ServerError> {
+/// Listens. Accepted sockets inherit a `send_buffer` from the listener; 0 leaves it to the system,
+/// which lets it grow to the third value of `net.ipv4.tcp_wmem`.
+fn listen(addr: SocketAddr, backlog: u32, send_buffer: usize) -> Result<TcpListener, ServerError> {
     let listener = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
+        if send_buffer > 0 {
+            socket.set_send_buffer_size(send_buffer)?;
+        }
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(socket.into())

@@ -106,6 +106,8 @@ pub struct Session {
     pub send_queue: usize,
     /// The same in bytes, whichever comes first.
     pub send_queue_bytes: usize,
+    /// SO_SNDBUF of a client's socket, in bytes; 0: the system decides.
+    pub socket_send_buffer: usize,
     /// A socket that takes no byte for so long is cut.
     #[serde(with = "value::duration")]
     pub send_timeout: Duration,

@@ -308,3 +308,47 @@ fn who_asks_for_dumps_of_a_room_of_a_thousand_and_reads_none_is_put_out_and_cost
     drop(sender);
     ends_well(process);
 }
+
+/// Bytes that the kernel holds unsent or unacknowledged for the one client of `addr`.
+fn unsent(addr: SocketAddr) -> usize {
+    let port = format!(":{:04X}", addr.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut queues = table.lines().skip(1).filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (send_queue, _) = fields[4].split_once(':')?;
+        (fields[1].ends_with(&port) && fields[3] == "01")
+            .then(|| usize::from_str_radix(send_queue, 16).unwrap())
+    });
+    queues.by_ref().max().unwrap_or(0)
+}
+
+#[test]
+fn the_kernel_holds_no_more_than_the_send_buffer_for_a_client() {
+    for (setting, bounds) in [
+        // The kernel doubles the setting, and one write may go beyond that.
+        ("131072", 64 * 1024..=352 * 1024),
+        ("32768", 16 * 1024..=160 * 1024),
+        ("0", 512 * 1024..=usize::MAX),
+    ] {
+        let process = server(&[
+            ("SESSION__SOCKET_SEND_BUFFER", setting),
+            ("SESSION__SEND_QUEUE", "1000"),
+            ("SESSION__SEND_QUEUE_BYTES", "1000000"),
+            ("ROOMS__RESUME_WINDOW", "0"),
+        ]);
+        let mut stuck = process.connect();
+        stuck.join("room", "stuck");
+        let mut sender = process.join("room", "sender");
+        let pad = "x".repeat(30_000);
+        let mut most = 0;
+        while ended(&process, "4002", "slow_consumer") == 0.0 {
+            sender.ask("broadcast", json!({"pad": pad}));
+            sender.next();
+            most = most.max(unsent(process.addr));
+        }
+        println!("socket_send_buffer = {setting}: {most} bytes at most");
+        assert!(bounds.contains(&most), "{setting}: {most}");
+        drop((stuck, sender));
+        ends_well(process);
+    }
+}

@@ -8,6 +8,9 @@ use crate::ids::App;
 /// The shortest secret of HS256: as long as its hash (RFC 7518 section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
+/// The smallest buffer that is of use: about a packet, and a record of TLS.
+const MIN_SOCKET_SEND_BUFFER: usize = 16 * 1024;
+
 /// The most threads that actix-server runs.
 const MAX_WORKERS: usize = 512;
 
@@ -85,6 +88,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     )?;
     positive("session.send_queue", session.send_queue)?;
     positive("session.send_queue_bytes", session.send_queue_bytes)?;
+    check_socket_send_buffer(session.socket_send_buffer)?;
     some_time("session.send_timeout", session.send_timeout)?;
     positive("session.rate_burst", session.rate_burst as usize)?;
 
@@ -149,6 +153,16 @@ fn check_origin(key: &str, origin: &str) -> Checked {
         origin,
         "must be like \"https://meet.example.org\", with no path behind it",
     ))
+}
+
+/// The kernel raises a smaller buffer to 4,608 bytes without a word, and reads a signed integer.
+fn check_socket_send_buffer(bytes: usize) -> Checked {
+    let key = "session.socket_send_buffer";
+    if bytes > 0 && bytes < MIN_SOCKET_SEND_BUFFER {
+        let remedy = format!("must be 0 or at least {MIN_SOCKET_SEND_BUFFER}");
+        return Err(invalid(key, bytes, remedy));
+    }
+    at_most(key, bytes, 1 << 30)
 }
 
 fn check_key(entry: &Entry, key: &AuthKey) -> Checked {

@@ -4,6 +4,8 @@
 //! A connection is counted from the moment it is accepted, or those who connect and say nothing
 //! would escape the limits.
 
+mod connect_rate;
+
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
@@ -16,6 +18,7 @@ use std::{
 use ipnet::IpNet;
 use thiserror::Error;
 
+use self::connect_rate::ConnectRate;
 use crate::settings::Settings;
 
 /// Why an upgrade is refused.
@@ -27,6 +30,9 @@ pub enum Refused {
     /// Over `max_connections_per_ip`.
     #[error("too many connections from this address")]
     FullForAddress,
+    /// Over `connect_rate_per_ip`.
+    #[error("too many new connections from this address; slow down")]
+    ConnectRate,
     /// An `Origin` that is not among `allowed_origins`.
     #[error("pages of this origin may not connect")]
     Origin,
@@ -39,6 +45,7 @@ pub struct Admission {
     max_connections: usize,
     max_per_address: usize,
     max_rooms: usize,
+    connect_rate: Option<ConnectRate>,
     allowed_origins: Vec<String>,
     trusted_proxies: Vec<IpNet>,
     counts: Arc<Counts>,
@@ -68,10 +75,25 @@ impl Admission {
             max_connections: settings.server.max_connections,
             max_per_address: settings.server.max_connections_per_ip,
             max_rooms: settings.rooms.max_rooms,
+            connect_rate: ConnectRate::new(
+                settings.server.connect_rate_per_ip,
+                settings.server.connect_burst_per_ip,
+            ),
             allowed_origins: settings.server.allowed_origins.clone(),
             trusted_proxies: settings.server.trusted_proxies.clone(),
             counts: Arc::default(),
         }
+    }
+
+    /// Whether `peer` may open one more connection now, by `connect_rate_per_ip`. A trusted proxy
+    /// always may: its clients' addresses are known only at the upgrade, and checked there.
+    pub fn admits_connect(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.is_trusted(peer) || self.is_within_rate(peer))
+    }
+
+    fn is_within_rate(&self, address: IpAddr) -> bool {
+        let limit = self.connect_rate.as_ref();
+        limit.is_none_or(|limit| limit.admits(household(address)))
     }
 
     /// Takes a place for a connection from `peer` that has been accepted, if there is one. Behind a
@@ -101,11 +123,16 @@ impl Admission {
         {
             return Err(Refused::Origin);
         }
-        let mut place = match counted.lock().take() {
+        let place = counted.lock().take();
+        let late = client.filter(|_| counted.address.is_none());
+        if late.is_some_and(|client| !self.is_within_rate(client)) {
+            return Err(Refused::ConnectRate);
+        }
+        let mut place = match place {
             Some(place) => place,
             None => self.take_place(counted.address)?,
         };
-        if let (None, Some(client)) = (counted.address, client) {
+        if let Some(client) = late {
             place.address = Some(self.take_address(client)?);
         }
         self.counts.upgraded.fetch_add(1, Ordering::Relaxed);

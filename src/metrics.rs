@@ -126,7 +126,7 @@ impl Collector for Figures {
         page.disconnects()?;
         page.labelled(
             "refusals",
-            "Upgrades that were refused",
+            "Connections and upgrades that were refused",
             "reason",
             REFUSALS.into_iter().enumerate(),
             |s, at| &s.refusals[at],

@@ -32,7 +32,7 @@ use crate::{
     report::report_for_ever,
     settings::{Settings, SettingsError},
     tls::Identity,
-    upgrade::upgrade,
+    upgrade::{count_refused_connect, upgrade},
     worker::Worker,
 };
 
@@ -412,10 +412,16 @@ fn accept(
     fn_service(move |tcp: TcpStream| {
         let door = door.clone();
         async move {
-            // An answer that is followed by an event must not wait for the client's ACK.
-            tcp.set_nodelay(true)?;
             let peer = tcp.peer_addr().ok();
             let address = peer.map(|peer| peer.ip());
+            let admits = |crew: &Arc<Crew>| crew.admission().admits_connect(address);
+            if !door.as_ref().is_none_or(admits) {
+                // Closed without an answer: a TLS handshake is what the limit is there to save.
+                count_refused_connect(address);
+                return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+            }
+            // An answer that is followed by an event must not wait for the client's ACK.
+            tcp.set_nodelay(true)?;
             let counted = door
                 .as_ref()
                 .map(|crew| Arc::new(crew.admission().accept(address)));

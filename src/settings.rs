@@ -60,6 +60,10 @@ pub struct Server {
     pub max_connections: usize,
     /// The same of one address; 0: no limit.
     pub max_connections_per_ip: usize,
+    /// New connections a second of one address; 0: no limit.
+    pub connect_rate_per_ip: u32,
+    /// How many of them may come at once.
+    pub connect_burst_per_ip: u32,
     /// The listen backlog.
     pub max_pending: u32,
     /// Origins of pages that may connect; empty: any.

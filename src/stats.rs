@@ -28,12 +28,13 @@ pub const RESULTS: [Option<ErrorCode>; 9] = [
 /// The events of a room, in the order of their counters.
 pub const EVENTS: [&str; 3] = ["endpoint", "stream", "broadcast"];
 
-/// Why an upgrade is refused, in the order of their counters.
-pub const REFUSALS: [&str; 5] = [
+/// Why a connection or an upgrade is refused, in the order of their counters.
+pub const REFUSALS: [&str; 6] = [
     "handshake",
     "draining",
     "full",
     "full_for_address",
+    "connect_rate",
     "origin",
 ];
 
@@ -78,7 +79,7 @@ pub struct Stats {
     pub deliveries: Counter,
     /// Connections that ended, by [`Ending::ALL`].
     pub endings: [Counter; Ending::ALL.len()],
-    /// Upgrades that were refused, by [`REFUSALS`].
+    /// Connections and upgrades that were refused, by [`REFUSALS`].
     pub refusals: [Counter; REFUSALS.len()],
     /// From an event to the write that carried it, of the oldest in each write.
     pub delivery_delay: Histogram,

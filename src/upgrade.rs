@@ -71,19 +71,30 @@ fn refused(reason: &'static str, status: StatusCode, text: impl fmt::Display) ->
 
 /// Counts it; and warns where it is the operator's affair and not only the client's.
 fn count(refused: &Refused, request: &Request, worker: &Worker) {
+    let client = ShownAddress(client_address(request, worker));
+    let origin = request.head().headers.get(header::ORIGIN);
+    let origin = origin.and_then(|origin| origin.to_str().ok());
+    count_refusal(refused.reason, client, origin);
+}
+
+/// Counts a connection that is closed for `connect_rate_per_ip` before it has sent anything.
+pub fn count_refused_connect(peer: Option<IpAddr>) {
+    count_refusal("connect_rate", ShownAddress(peer), None);
+}
+
+fn count_refusal(reason: &'static str, client: ShownAddress, origin: Option<&str>) {
     static WARNINGS: [Throttle; REFUSALS.len()] = [const { Throttle::new() }; REFUSALS.len()];
-    let Some(at) = REFUSALS.iter().position(|reason| *reason == refused.reason) else {
+    let Some(at) = REFUSALS.iter().position(|known| *known == reason) else {
         return;
     };
     clients::with(|clients| clients.shared().stats.refusals[at].add(1));
-    if refused.reason != "handshake"
+    if reason != "handshake"
         && let Some(suppressed) = WARNINGS[at].permit()
     {
-        let origin = request.head().headers.get(header::ORIGIN);
         log::warn!(
-            reason = refused.reason,
-            client:% = ShownAddress(client_address(request, worker)),
-            origin = origin.and_then(|origin| origin.to_str().ok()),
+            reason = reason,
+            client:% = client,
+            origin = origin,
             suppressed = suppressed;
             "upgrade refused"
         );
@@ -205,6 +216,7 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
                 admission::Refused::FullForAddress => {
                     ("full_for_address", StatusCode::SERVICE_UNAVAILABLE)
                 }
+                admission::Refused::ConnectRate => ("connect_rate", StatusCode::TOO_MANY_REQUESTS),
             };
             Err(refused(word, status, reason))
         }

@@ -5,7 +5,7 @@ mod common;
 
 use std::{net::SocketAddr, time::Duration};
 
-use common::{http::*, *};
+use common::{http::*, openmetrics::Figures, *};
 use serde_json::json;
 
 /// Tries again until the upgrade is granted: the end of another connection may be on its way.
@@ -442,4 +442,56 @@ fn who_finds_no_place_and_says_nothing_is_soon_gone() {
         std::io::Read::read_to_end(&mut silent.stream, &mut Vec::new()).unwrap();
     }
     assert_eq!(anna.names(), ["anna"]);
+}
+
+#[test]
+fn new_connections_of_an_address_are_limited_by_a_bucket() {
+    let server = Server::with(|s| {
+        s.server.connect_rate_per_ip = 1;
+        s.server.connect_burst_per_ip = 10;
+        s.server.ops_bind = Some("127.0.0.1:0".parse().unwrap());
+    });
+    let begun = std::time::Instant::now();
+    let mut anna = server.join("c", "anna");
+    let is_answered = || {
+        let mut client = Client::tcp(server.addr);
+        // A refused one may have been closed by now.
+        let _ = std::io::Write::write_all(
+            &mut client.stream,
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+        );
+        let mut answer = Vec::new();
+        let _ = std::io::Read::read_to_end(&mut client.stream, &mut answer);
+        answer.starts_with(b"HTTP/1.1 200 ")
+    };
+    let answered = (0..50).filter(|_| is_answered()).count();
+    let gained = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+    assert!((9..=9 + gained).contains(&answered), "{answered}");
+    let refused = (50 - answered) as f64;
+    Figures::when(server.ops, |f| {
+        f.get("meeting_server_refusals_total{reason=\"connect_rate\"}") == Some(refused)
+    });
+    assert_eq!(anna.names(), ["anna"]);
+}
+
+#[test]
+fn behind_a_trusted_proxy_the_client_has_the_bucket() {
+    let server = Server::with(|s| {
+        s.server.connect_rate_per_ip = 1;
+        s.server.connect_burst_per_ip = 3;
+        s.server.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let via = |client: &str| {
+        let line = format!("X-Forwarded-For: {client}\r\n");
+        upgrade_status(server.addr, &line)
+    };
+    let statuses: Vec<u16> = (0..20).map(|_| via("203.0.113.1")).collect();
+    assert_eq!(statuses[..3], [101; 3]);
+    assert!(statuses.iter().filter(|status| **status == 429).count() >= 10);
+    // A /64 is one client, and each client has a bucket of its own.
+    for host in 0..3 {
+        assert_eq!(via(&format!("2001:db8:1:2::{host}")), 101);
+    }
+    assert_eq!(via("2001:db8:1:2:ffff::1"), 429);
+    assert_eq!(via("203.0.113.2"), 101);
 }

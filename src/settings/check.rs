@@ -34,6 +34,10 @@ pub(super) fn check(settings: &Settings) -> Checked {
 
     at_most("server.workers", server.workers, MAX_WORKERS)?;
     positive("server.max_connections", server.max_connections)?;
+    positive(
+        "server.connect_burst_per_ip",
+        server.connect_burst_per_ip as usize,
+    )?;
     positive("server.max_pending", server.max_pending as usize)?;
     at_most(
         "server.max_pending",

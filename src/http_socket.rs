@@ -7,10 +7,10 @@
 //! behind one after which the connection is to be closed, into a buffer without end: so it is shown
 //! one request's head alone.
 //!
-//! Behind that head the stream ends for actix-http, whatever the client goes on to send. So it never
-//! waits for a request body, and closes the connection as soon as the response is written: a client
-//! that has gone would otherwise hold its descriptor until the deadline. A head that is too long
-//! gets HTTP 431 from here, since actix-http would wait for the rest of it.
+//! Behind that head the stream ends for actix-http, whatever the client goes on to send. So it
+//! never waits for a request body, and closes the connection as soon as the response is written:
+//! a client that has gone would otherwise hold its descriptor until the deadline. A head that is
+//! too long gets HTTP 431 from here, since actix-http would wait for the rest of it.
 
 mod head;
 

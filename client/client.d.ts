@@ -120,7 +120,9 @@ export type ErrorKind =
   /** The call makes no sense now, or its arguments do not. */
   | "usage"
   /** The function that gets a token failed; `cause` is its error. */
-  | "token";
+  | "token"
+  /** The server's answer is not as the protocol has it. Whether the request took effect is not known. */
+  | "protocol";
 
 /** Every promise of this library is rejected with one of these. */
 export class MeetingError extends Error {
@@ -164,16 +166,17 @@ export interface BroadcastEvent {
   number: number;
 }
 
-/** The server's error events. `republish_failed` is the library's own. */
+/** The server's error events. `republish_failed` and `invalid_message` are the library's own. */
 export type ServerErrorType =
   | "bad_message" | "message_too_big" | "rate_limited" | "endpoint_replaced" | "slow_consumer"
-  | "removed" | "media_server_down" | "room_failed" | "server_shutdown" | "republish_failed";
+  | "removed" | "media_server_down" | "room_failed" | "server_shutdown" | "republish_failed"
+  | "invalid_message";
 
 /** What the server complains of, for the record: the library has already done what has to be done. */
 export interface ServerErrorEvent {
   type: ServerErrorType | (string & {});
   message: string;
-  /** With server_shutdown: when the library will come back. */
+  /** With server_shutdown: when the library will come back, at least 1000 and at most 60000 if the server said. */
   retryAfterMs?: number;
 }
 

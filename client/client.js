@@ -35,6 +35,17 @@ const EVENT_ERRORS = new Map([["message_too_big", 413], ["rate_limited", 429]]);
 /** A server that goes down without saying when to come back: at most so long. */
 const SHUTDOWN_SPREAD_MS = 5000;
 
+/** Bounds of a wait that the server asks for. */
+const ASKED_WAIT_MIN_MS = 1000;
+const ASKED_WAIT_MAX_MS = 60000;
+
+/** A longer delay makes `setTimeout` fire at once. */
+const TIMER_MAX_MS = 2 ** 31 - 1;
+
+/** Limits of the events that wait for the list of members: their number, and their length. */
+const HELD_EVENTS_MAX = 10000;
+const HELD_LENGTH_MAX = 8 * 1024 * 1024;
+
 /** How long close() waits for the server's part of the goodbye. */
 const CLOSE_MS = 2000;
 
@@ -66,8 +77,10 @@ export class MeetingError extends Error {
 }
 
 /** A stream as lists have it: all of it, with "" for what is not known, or the id alone. */
-function described({ stream_id, type, has_video, has_audio, audio_codec = "", video_codec = "" }) {
-  return Object.freeze(type === undefined ? { stream_id } : { stream_id, type, has_video, has_audio, audio_codec, video_codec });
+function described({ stream_id, type, has_video, has_audio, audio_codec, video_codec }) {
+  return Object.freeze(type === undefined ? { stream_id } : {
+    stream_id, type, has_video, has_audio, audio_codec: audio_codec ?? "", video_codec: video_codec ?? "",
+  });
 }
 
 /** Who is in the room, in the order of their joins. Nothing in a list is ever changed in place. */
@@ -81,10 +94,10 @@ class Roster {
 
   find(endpoint) { return this.list.find((member) => member.endpoint === endpoint); }
 
-  /** Takes a channel.dump's word; whether anything is new. */
+  /** Replaces the list by the rows of a channel.dump; returns whether anything is new. */
   replace(members) {
-    const next = members.map(({ endpoint, device = "", role = null, stream = null }) =>
-      ({ endpoint, device, role, stream: stream && described(stream) }));
+    const next = members.map(({ endpoint, device, role, stream }) =>
+      ({ endpoint, device: device ?? "", role: role ?? "normal", stream: stream ? described(stream) : null }));
     if (same(next, this.list)) return false;
     this._set(next);
     return true;
@@ -136,6 +149,60 @@ const isStreamRequest = (request) => request.method === "stream.add" || request.
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+// The checks of what the server sends. A part that the library uses has the protocol's type, or the
+// message is invalid. Unknown parts are allowed, since a later server may send them. Null counts as
+// missing.
+
+const isText = (value) => typeof value === "string";
+
+const isOptionalText = (value) => value === undefined || value === null || isText(value);
+
+const isName = (value) => isText(value) && value !== "";
+
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
+
+/** The events that change something here, each with the check of its data. */
+const EVENT_CHECKS = new Map([
+  ["endpoint", ({ endpoint, device, stat }) => isName(endpoint) && isOptionalText(device) && isText(stat)],
+  ["stream", ({ endpoint, device, stream, stat }) =>
+    isName(endpoint) && isOptionalText(device) && isName(stream) && isText(stat)],
+  ["broadcast", ({ source_endpoint: from, payload }) =>
+    isObject(from) && isText(from.endpoint) && isOptionalText(from.device) && isObject(payload)],
+]);
+
+const isJoined = ({ session, endpoint, last_event }) => isName(session) && isName(endpoint) && isCount(last_event);
+
+const isStream = (stream) => isObject(stream) && isName(stream.stream_id) && isName(stream.type)
+  && typeof stream.has_video === "boolean" && typeof stream.has_audio === "boolean"
+  && isOptionalText(stream.audio_codec) && isOptionalText(stream.video_codec);
+
+const isMember = (row) => isObject(row) && isName(row.endpoint) && isOptionalText(row.device)
+  && isOptionalText(row.role) && (row.stream === undefined || row.stream === null || isStream(row.stream));
+
+const isDump = ({ endpoint_list: rows }) => Array.isArray(rows) && rows.every(isMember)
+  && new Set(rows.map(({ endpoint }) => endpoint)).size === rows.length;
+
+const isMediaServer = ({ media_server }) => isObject(media_server);
+
+/** The addresses of a media server, without what is no address. */
+function addressesOf(mediaServer) {
+  return Object.freeze(Object.fromEntries(Object.entries(mediaServer || {}).filter(([, address]) => isText(address))));
+}
+
+/** A wait that the server asks for, within bounds; undefined where it asked for none. */
+function askedWait(ms) {
+  return typeof ms === "number" ? Math.min(Math.max(ms, ASKED_WAIT_MIN_MS), ASKED_WAIT_MAX_MS) : undefined;
+}
+
+/** What an application has thrown, in words. Not everything can be made a string. */
+function wordsOf(cause) {
+  try {
+    return String((cause && cause.message) || cause);
+  } catch (_) {
+    return "an error without words";
+  }
+}
 
 /** A WebSocket's address: a page's own may be relative, and older browsers want ws(s). */
 function socketUrl(url) {
@@ -239,6 +306,12 @@ export class MeetingClient {
       if (!isObject(params) || typeof params.app !== "string" || typeof params.channel !== "string") {
         throw new MeetingError("usage", "a join needs an app and a channel");
       }
+      for (const name of ["endpoint", "role", "device"]) {
+        if (!isOptionalText(params[name])) throw new MeetingError("usage", `a join's ${name} is a string`);
+      }
+      if (!isOptionalText(params.token) && typeof params.token !== "function") {
+        throw new MeetingError("usage", "a join's token is a string or a function");
+      }
       this._stay = {
         params: { ...params },
         endpoint: params.endpoint || "",
@@ -252,6 +325,9 @@ export class MeetingClient {
         announce: null,
         /** Events that wait for that. */
         held: [],
+        heldLength: 0,
+        /** Delivers these events; null before the application is in the room and after it ran. */
+        tell: null,
         /** The promise of leave(), once it was called. */
         leaving: null,
         resolve,
@@ -315,6 +391,7 @@ export class MeetingClient {
 
   members(options) {
     return this._request("channel.dump", {}, options, {
+      valid: isDump,
       answered: (data) => { this._takeDump(data); return this.roster; },
     });
   }
@@ -375,7 +452,8 @@ export class MeetingClient {
    * A request. What it comes to:
    * `answered(data)` takes the effect of a good answer and returns what the promise resolves to;
    * `refused(error)` that of an error; `timedOut(error)` that of none; `inEffect(me)` says from the
-   * list of members whether a stream request has been carried out.
+   * list of members whether a stream request has been carried out. `valid(data)` checks a good
+   * answer before it has an effect.
    * `passing`: the library's own question, which nobody needs answered after a loss.
    */
   _ask(method, data, { timeoutMs = null, first = false, ...effects }) {
@@ -435,7 +513,7 @@ export class MeetingClient {
       && this._now() - sentAt >= this._options.heartbeatTimeoutMs;
     if (isStreamRequest(request) && (cseq !== null || request.verify)) this._settle(request, error);
     else this._finish(request, error);
-    if (timedOut) timedOut(error);
+    if (timedOut && !(request.passing && silent)) timedOut(error);
     else if (silent) this._giveUp(`no answer to ${method}`);
   }
 
@@ -451,6 +529,8 @@ export class MeetingClient {
   /** Nothing more will come of a request. */
   _finish(request, error = null, value = undefined) {
     this._requests.delete(request);
+    // Otherwise a server that never answers would make this map grow.
+    if (this._link && request.cseq !== null) this._link.sent.delete(request.cseq);
     this._settle(request, error, value);
   }
 
@@ -458,13 +538,23 @@ export class MeetingClient {
     const request = link.sent.get(cseq);
     if (!request) return;
     link.sent.delete(cseq);
-    if (err === 0) {
+    const { method, valid } = request;
+    if (err === 0 && isObject(data) && (!valid || valid(data))) {
       this._finish(request, null, request.answered ? request.answered(data) : undefined);
-    } else {
-      const error = new MeetingError("refused", err_msg, { err, method: request.method });
-      if (request.refused) request.refused(error);
-      this._finish(request, error);
+      return;
     }
+    const error = Number.isInteger(err) && err !== 0
+      ? new MeetingError("refused", isText(err_msg) ? err_msg : "", { err, method })
+      : this._invalid(`an answer to ${method}`, method);
+    if (request.refused) request.refused(error);
+    this._finish(request, error);
+  }
+
+  /** Reports a message of the server that is not as the protocol has it; returns the error for it. */
+  _invalid(what, method) {
+    const message = `the server sent ${what} that is not as the protocol has it`;
+    this._emit("error", { type: "invalid_message", message });
+    return new MeetingError("protocol", message, { method });
   }
 
   // ----- the effects of each
@@ -497,21 +587,33 @@ export class MeetingClient {
   }
 
   _askingForMedia(protocol) {
-    if (protocol !== "webrtc") return { answered: ({ media_server }) => media_server };
+    const valid = isMediaServer;
+    if (protocol !== "webrtc") return { valid, answered: ({ media_server }) => addressesOf(media_server) };
     return {
-      answered: ({ media_server }) => { this._mediaServerIs(media_server); return media_server; },
+      valid,
+      answered: ({ media_server }) => { this._mediaServerIs(media_server); return this._mediaServer; },
       refused: ({ err }) => { if (err === 503) this._mediaServerIs({}); },
     };
   }
 
-  /** The library's own question, which also shows whether the server is there. */
+  /**
+   * The library's own question, which also shows whether the server is there. One at a time: answers
+   * come in the order of events, so the answer to an earlier question is as good.
+   */
   _askForMedia() {
-    this._ask("media_server.dump", { protocol: "webrtc" }, { passing: true, ...this._askingForMedia("webrtc") });
+    if ([...this._requests].some(({ method, passing }) => passing && method === "media_server.dump")) return;
+    this._ask("media_server.dump", { protocol: "webrtc" }, this._passing(this._askingForMedia("webrtc")));
   }
 
-  _mediaServerIs(addresses) {
+  /** Makes a request the library's own. It ends in time, so a server that is silent about it holds up nothing. */
+  _passing(effects) {
+    return { ...effects, passing: true, timeoutMs: this._options.timeoutMs, timedOut: effects.refused };
+  }
+
+  _mediaServerIs(mediaServer) {
+    const addresses = addressesOf(mediaServer);
     if (same(addresses, this._mediaServer)) return;
-    this._mediaServer = Object.freeze({ ...addresses });
+    this._mediaServer = addresses;
     if (this._stay && this._stay.entered) this._emit("mediaServer", this._mediaServer, this._stay);
   }
 
@@ -530,7 +632,7 @@ export class MeetingClient {
     try {
       socket = new this._options.WebSocket(this.url);
     } catch (cause) {
-      this._failed(0, `no connection can be made: ${cause.message}`);
+      this._failed(0, `no connection can be made: ${wordsOf(cause)}`);
       return;
     }
     const link = {
@@ -667,9 +769,10 @@ export class MeetingClient {
     const { app, channel, token } = stay.params;
     stay.joins += 1;
     const arrived = (value) => {
+      if (!isOptionalText(value)) return this._tokenFailed(new TypeError("a token is a string"));
       link.token = value;
       link.hasToken = true;
-      this._sendJoin(link);
+      return this._sendJoin(link);
     };
     if (typeof token !== "function") return arrived(token);
     const request = { app, channel, endpoint: stay.endpoint, attempt: stay.joins };
@@ -681,7 +784,7 @@ export class MeetingClient {
 
   /** Whoever makes tokens may be out of reach as well as the server is. */
   _tokenFailed(cause) {
-    const message = `no token: ${cause && cause.message ? cause.message : cause}`;
+    const message = `no token: ${wordsOf(cause)}`;
     if (this._stay.entered) return this._giveUp(message);
     this._dispose(1000);
     return this._endStay(new MeetingError("token", message, { cause }));
@@ -701,14 +804,20 @@ export class MeetingClient {
 
   _joinAnswered(link, { err, err_msg, data }) {
     const stay = this._stay;
-    if (err !== 0) {
-      this._joinRefused(link, new MeetingError("refused", err_msg, { err, method: "channel.join" }));
+    if (Number.isInteger(err) && err !== 0) {
+      const why = isText(err_msg) ? err_msg : "";
+      this._joinRefused(link, new MeetingError("refused", why, { err, method: "channel.join" }));
+      return;
+    }
+    const resumed = isObject(data) && data.resumed === true;
+    if (err !== 0 || !isObject(data) || !(resumed ? stay.session && isCount(data.last_cseq) : isJoined(data))) {
+      this._giveUp(this._invalid("an answer to channel.join").message);
       return;
     }
     link.attached = true;
     link.attachedAt = this._now();
     this._endAttempt(link);
-    if (data.resumed) {
+    if (resumed) {
       stay.announce = stay.announce || "resumed";
       this._sortAfterResume(data.last_cseq);
     } else {
@@ -827,12 +936,16 @@ export class MeetingClient {
     const { announce: how, session, endpoint, held } = stay;
     const joined = { session, endpoint, mediaServer: this._mediaServer, members: this.roster };
     const tell = () => {
+      if (stay.tell !== tell) return;
+      stay.tell = null;
       stay.held = null;
+      stay.heldLength = 0;
       this._emit("joined", { how, ...joined }, stay);
       if (held) this._emit("members", this.roster, stay);
       for (const [event, value] of held || []) this._emit(event, value, stay);
     };
     stay.announce = null;
+    stay.tell = tell;
     if (stay.entered) return tell();
     stay.entered = true;
     this._cancel(stay.timer);
@@ -844,7 +957,7 @@ export class MeetingClient {
   // ------------------------------------------------------------------ what the server says
 
   _received(link, text) {
-    this._turn(() => this._emit("message", { direction: "in", text, time: this._now() }));
+    if (isText(text)) this._turn(() => this._emit("message", { direction: "in", text, time: this._now() }));
     this._turn(() => { if (this._link === link) this._message(link, text); });
   }
 
@@ -853,49 +966,80 @@ export class MeetingClient {
     link.alive = true;
     let message = null;
     try {
-      message = JSON.parse(text);
+      message = isText(text) ? JSON.parse(text) : null;
     } catch (_) {
       // Seen below.
     }
     if (!isObject(message)) this._giveUp("the server sent something that is no message");
     else if (message.event === "error") this._serverError(link, message.data);
-    else if (message.event !== undefined) this._event(link, message);
-    else if (message.cseq === link.joinCseq) this._joinAnswered(link, message);
-    else this._answer(link, message);
+    else if (message.event !== undefined) this._event(link, message, text.length);
+    else if (!isCount(message.cseq)) this._invalid("an answer without a number");
+    else if (message.cseq !== link.joinCseq) this._answer(link, message);
+    // A join is answered once.
+    else if (!link.attached) this._joinAnswered(link, message);
   }
 
-  _event(link, { event, cseq, data }) {
+  _event(link, { event, cseq, data }, length) {
     if (!link.attached) return;
-    this._stay.lastEvent = Math.max(this._stay.lastEvent, cseq);
-    if (event === "endpoint") {
-      if (data.stat === "join") this._roster.join(data.endpoint, data.device);
-      else this._roster.leave(data.endpoint);
-    } else if (event === "stream") {
-      if (data.stat === "publish") this._roster.publish(data.endpoint, { stream_id: data.stream });
-      else this._roster.unpublish(data.endpoint, data.stream);
-    } else if (event === "broadcast") {
-      this._deliver(event, { from: data.source_endpoint, payload: data.payload, number: cseq });
-      return;
-    } else {
+    const check = EVENT_CHECKS.get(event);
+    if (!isCount(cseq) || (check && !(isObject(data) && check(data)))) {
+      this._invalid("an event");
+      // Something may have happened in the room that the list does not show.
+      this._refreshSoon(BUSY_MS);
       return;
     }
+    this._stay.lastEvent = Math.max(this._stay.lastEvent, cseq);
+    if (!check) return;
+    if (event === "broadcast") {
+      const { source_endpoint, payload } = data;
+      const from = { ...source_endpoint, device: source_endpoint.device ?? "" };
+      this._deliver(event, { from, payload, number: cseq }, length);
+      return;
+    }
+    const { endpoint, stat, stream } = data;
+    const device = data.device ?? "";
+    if (stat === "join" && event === "endpoint") this._roster.join(endpoint, device);
+    else if (stat === "leave" && event === "endpoint") this._roster.leave(endpoint);
+    else if (stat === "publish" && event === "stream") this._roster.publish(endpoint, { stream_id: stream });
+    else if (stat === "unpublish" && event === "stream") this._roster.unpublish(endpoint, stream);
+    // A later server may report more than this library knows.
+    else return;
     this._membersChanged();
-    this._deliver(event, { ...data, number: cseq });
+    this._deliver(event, { ...data, device, number: cseq }, length);
   }
 
-  _serverError(link, { type, message = "", retry_after_ms = this._world.random() * SHUTDOWN_SPREAD_MS }) {
-    const complaint = { type, message };
+  _serverError(link, data) {
+    if (!isObject(data) || !isText(data.type)) {
+      this._invalid("an error event");
+      return;
+    }
+    const { type } = data;
+    const complaint = { type, message: isText(data.message) ? data.message : "" };
     link.warning = complaint;
-    if (type === "server_shutdown") link.goodbye = retry_after_ms;
     if (type === "media_server_down" && link.attached) this._askForMedia();
-    this._emit("error", type === "server_shutdown" ? { ...complaint, retryAfterMs: retry_after_ms } : complaint);
+    if (type === "server_shutdown") {
+      link.goodbye = askedWait(data.retry_after_ms) ?? this._world.random() * SHUTDOWN_SPREAD_MS;
+      this._emit("error", { ...complaint, retryAfterMs: link.goodbye });
+    } else {
+      this._emit("error", complaint);
+    }
   }
 
-  /** To the application, but not before its join() has resolved. */
-  _deliver(event, value) {
+  /**
+   * To the application, but not before its join() has resolved. Where too much waits for that, the
+   * list of members is not waited for.
+   */
+  _deliver(event, value, length) {
     const stay = this._stay;
-    if (stay.held) stay.held.push([event, value]);
-    else this._emit(event, value, stay);
+    if (!stay.held) {
+      this._emit(event, value, stay);
+      return;
+    }
+    stay.held.push([event, value]);
+    stay.heldLength += length;
+    if (stay.held.length < HELD_EVENTS_MAX && stay.heldLength < HELD_LENGTH_MAX) return;
+    if (stay.tell) stay.tell();
+    else if (stay.announce !== null) this._announce();
   }
 
   // ----- the list of members
@@ -928,10 +1072,12 @@ export class MeetingClient {
 
   _refresh() {
     this._stopTimer("refresh");
-    this._ask("channel.dump", {}, {
-      passing: true,
+    this._ask("channel.dump", {}, this._passing({
+      valid: isDump,
       answered: (data) => this._takeDump(data),
       refused: () => {
+        // After a loss the next answer to a join asks again.
+        if (!this._attached) return;
         for (const request of [...this._requests].filter((one) => one.verify)) {
           request.verify = false;
           this._send(request);
@@ -939,7 +1085,7 @@ export class MeetingClient {
         if (this._awaitsList) this._announce();
         this._refreshSoon(BUSY_MS);
       },
-    });
+    }));
   }
 
   /** Asks for what the events did not tell, unless that is under way; with `atLeastMs`, in any case. */
@@ -1078,7 +1224,9 @@ export class MeetingClient {
 
   _now() { return this._world.now(); }
 
-  _after(ms, callback) { return this._world.setTimeout(() => this._turn(callback), ms); }
+  _after(ms, callback) {
+    return this._world.setTimeout(() => this._turn(callback), Math.min(ms, TIMER_MAX_MS));
+  }
 
   _cancel(timer) { this._world.clearTimeout(timer); }
 

@@ -180,10 +180,10 @@ test("a first join at a server that goes down is tried again when it said", asyn
   const connecting = world.client.connect();
   world.socket.open();
   await connecting;
-  world.socket.event("error", { type: "server_shutdown", message: "bye", retry_after_ms: 700 });
+  world.socket.event("error", { type: "server_shutdown", message: "bye", retry_after_ms: 1700 });
   const joining = world.client.join({ app: "demo", channel: "lobby", endpoint: "anna" });
   assert.equal(world.client.state, "connecting");
-  await world.clock.advance(700);
+  await world.clock.advance(1700);
   assert.equal(world.sockets.length, 2);
   world.socket.open();
   world.admit();
@@ -195,9 +195,9 @@ test("a first join that is refused by a server that goes down is tried again whe
   const world = new World();
   const joining = world.client.join({ app: "demo", channel: "lobby", endpoint: "anna" });
   world.socket.open();
-  world.socket.event("error", { type: "server_shutdown", message: "bye", retry_after_ms: 700 });
+  world.socket.event("error", { type: "server_shutdown", message: "bye", retry_after_ms: 1700 });
   world.socket.answer("channel.join", {}, 503, "the server drains");
-  await world.clock.advance(699);
+  await world.clock.advance(1699);
   assert.equal(world.sockets.length, 1);
   await world.clock.advance(1);
   world.socket.open();

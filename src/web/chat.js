@@ -1,9 +1,10 @@
 // The conversation: what members say by broadcast, and between it what happens in the room.
 
-import { element } from "./dom.js";
+import { element, foreign } from "./dom.js";
 import { clock } from "./inspector.js";
 import { Tail } from "./tail.js";
-import { say } from "./words.js";
+import { isolated, say } from "./words.js";
+import { visible } from "./wire-text.js";
 
 /** Older lines go. */
 const KEPT = 500;
@@ -18,8 +19,8 @@ export function hue(name) {
 /** What a payload says: its text, where it has one as this page sends it, else all of it. */
 function body(payload) {
   return typeof payload.text === "string"
-    ? element("p", { className: "text", textContent: payload.text })
-    : element("pre", { className: "text", textContent: JSON.stringify(payload, null, 1) });
+    ? element("p", { className: "text", dir: "auto", textContent: payload.text })
+    : element("pre", { className: "text", textContent: visible(JSON.stringify(payload, null, 1)) });
 }
 
 export class Chat {
@@ -40,7 +41,7 @@ export class Chat {
 
   /** What another member said. */
   heard(from, payload) {
-    this.#message(element("b", { textContent: from.endpoint }), `other ${from.endpoint}`, hue(from.endpoint), payload);
+    this.#message(foreign("b", from.endpoint), `other ${from.endpoint}`, hue(from.endpoint), payload);
   }
 
   /** What this member says; what comes back tells how it went. */
@@ -61,7 +62,7 @@ export class Chat {
         item.classList.remove("pending");
         item.classList.add("failed");
         say(status, key);
-        status.title = error.message;
+        status.title = isolated(error.message);
       },
     };
   }

@@ -1,6 +1,6 @@
 // Small things about elements that all parts of the page share.
 
-import { say } from "./words.js";
+import { harmless, isolated, say } from "./words.js";
 
 /** The element with this id. */
 export const byId = (id) => document.getElementById(id);
@@ -9,6 +9,13 @@ export const byId = (id) => document.getElementById(id);
 export function element(tag, properties, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
+  return made;
+}
+
+/** A text of another member as an element of its own direction; `title` shows it whole. */
+export function foreign(tag, text, { title = false, ...properties } = {}) {
+  const made = element(tag, { ...properties, dir: "auto", textContent: harmless(text) });
+  if (title) made.title = isolated(text);
   return made;
 }
 
@@ -26,7 +33,7 @@ export function notice(place, key, values = {}) {
 export function complain(place, key, error) {
   notice(place, key);
   const err = error.err ? `${error.err} ` : "";
-  place.append(element("span", { className: "said", lang: "en", textContent: `${err}${error.message}` }));
+  place.append(element("span", { className: "said", lang: "en", textContent: `${err}${harmless(error.message)}` }));
 }
 
 let fading;

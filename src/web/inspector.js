@@ -1,7 +1,7 @@
 // Every message between the page and the server, and what became of the connection: a list that
 // can be read, filtered and copied. What is a proof of who one is stands masked in it.
 
-import { say, onLanguage } from "./words.js";
+import { harmless, say, onLanguage } from "./words.js";
 import { compact, pretty } from "./wire-text.js";
 import { copy, element, toast } from "./dom.js";
 import { Tail } from "./tail.js";
@@ -129,7 +129,7 @@ export class Inspector {
     way.append(wayWord);
     const kind = element("span", { className: "kind" });
     say(kind, `wire.${entry.kind}`);
-    const name = element("span", { className: "name", textContent: entry.name });
+    const name = element("span", { className: "name", textContent: harmless(entry.name) });
     if (entry.kind === "answer") name.append(element("b", { textContent: String(entry.err) }));
     const number = element("span", { className: "number", textContent: entry.cseq ? `#${entry.cseq}` : "" });
     const text = element("span", { className: "gist" });
@@ -139,7 +139,7 @@ export class Inspector {
     details.addEventListener("toggle", () => this.#open(entry, details));
     const row = element("li", { className: `${entry.kind}${entry.failed ? " failed" : ""}` }, details);
     entry.summarize = () => {
-      text.textContent = entry.kind === "answer" && entry.failed ? entry.err_msg : gist(entry.text, this.#reveal);
+      text.textContent = entry.kind === "answer" && entry.failed ? harmless(String(entry.err_msg)) : gist(entry.text, this.#reveal);
     };
     entry.summarize();
     return row;

@@ -1,8 +1,8 @@
 // Who is in the room, and what each publishes.
 
-import { element } from "./dom.js";
+import { element, foreign } from "./dom.js";
 import { hue } from "./chat.js";
-import { say, words } from "./words.js";
+import { harmless, hasWords, isolated, say, words } from "./words.js";
 
 /** More are only counted: a list of thousands is read by nobody. */
 const SHOWN = 200;
@@ -13,29 +13,33 @@ function description(stream) {
   const carries = [];
   if (stream.has_video) carries.push(words("stream.video"));
   if (stream.has_audio) carries.push(words("stream.audio"));
-  const type = stream.type === undefined ? "" : words(`stream.${stream.type}`);
-  return [type, carries.join(" + "), codecs].filter((part) => part !== "").join(" · ");
+  const type = stream.type === undefined ? "" : named("stream", stream.type);
+  return [type, carries.join(" + "), codecs].filter((part) => part !== "").map(isolated).join(" · ");
 }
+
+/** The words for a value of the protocol, or the value where a later server has another. */
+export const named = (kind, value) => (hasWords(`${kind}.${value}`) ? words(`${kind}.${value}`) : value);
 
 function row(member, own) {
   const { endpoint, device, role, stream } = member;
-  const initial = [...endpoint.trim()][0] ?? "?";
+  const initial = [...harmless(endpoint).trim()][0] ?? "?";
   const face = element("span", { className: "face", textContent: initial.toUpperCase(), ariaHidden: "true" });
   face.style.setProperty("--hue", hue(endpoint));
-  const name = element("p", { className: "name" }, element("b", { textContent: endpoint, title: endpoint }));
+  const name = element("p", { className: "name" }, foreign("b", endpoint, { title: true }));
   if (own) {
     const you = element("span", { className: "tag" });
     say(you, "members.you");
     name.append(you);
   }
   if (role !== null) {
-    const tag = element("span", { className: `tag role ${role}` });
-    say(tag, `role.${role}`);
+    const known = hasWords(`role.${role}`);
+    const tag = known ? element("span", { className: `tag role ${role}` }) : foreign("span", role, { className: "tag role" });
+    if (known) say(tag, `role.${role}`);
     name.append(tag);
   }
   const what = element("p", { className: "what" });
   if (stream) {
-    what.append(element("span", { className: "on", ariaHidden: "true" }), element("code", { textContent: stream.stream_id, title: stream.stream_id }),
+    what.append(element("span", { className: "on", ariaHidden: "true" }), foreign("code", stream.stream_id, { title: true }),
       element("span", { className: "about", textContent: description(stream) }));
   } else {
     const nothing = element("span", { className: "muted" });
@@ -43,7 +47,7 @@ function row(member, own) {
     what.append(nothing);
   }
   const text = element("div", { className: "text" }, name, what);
-  if (device) text.append(element("p", { className: "device muted", textContent: device }));
+  if (device) text.append(foreign("p", device, { className: "device muted" }));
   const item = element("li", { className: stream ? "publishes" : "" }, face, text);
   item.dataset.endpoint = endpoint;
   return item;

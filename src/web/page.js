@@ -3,11 +3,13 @@
 
 import { MeetingClient } from "./client.js";
 import { Chat } from "./chat.js";
-import { byId, complain, copy, notice } from "./dom.js";
+import { byId, complain, copy, foreign, notice } from "./dom.js";
 import { clock, Inspector } from "./inspector.js";
-import { showMembers } from "./members.js";
+import { named, showMembers } from "./members.js";
 import { Publishing } from "./publishing.js";
-import { currentLanguage, onLanguage, preferredLanguage, say, setLanguage, words } from "./words.js";
+import {
+  currentLanguage, isolated, onLanguage, preferredLanguage, say, setLanguage, words,
+} from "./words.js";
 
 /** What is written while the connection is lost waits so long for it. */
 const CHAT_TIMEOUT_MS = 60_000;
@@ -180,10 +182,10 @@ async function join(event) {
 function entered() {
   const link = roomLink();
   history.replaceState({ endpoint: fields.endpoint, role: fields.role }, "", link);
-  document.title = `${fields.channel} · meeting-server`;
+  document.title = `${isolated(fields.channel)} · meeting-server`;
   byId("link").value = link;
   byId("second").href = link;
-  byId("room-name").textContent = fields.channel;
+  byId("room-name").replaceChildren(foreign("bdi", fields.channel));
   byId("outside").hidden = true;
   byId("inside").hidden = false;
   notice(byId("join-notice"));
@@ -262,7 +264,7 @@ function showRoom() {
   byId("members-empty").hidden = !alone;
   // A token may have decided on the role.
   const role = members.find((member) => member.endpoint === client.endpoint)?.role ?? fields.role;
-  say(byId("room-who"), "room.who", { app: fields.app, name: client.endpoint, role: words(`role.${role}`) });
+  say(byId("room-who"), "room.who", { app: fields.app, name: client.endpoint, role: named("role", role) });
 }
 
 async function speak(event) {

@@ -2,7 +2,7 @@
 // be pushed to.
 
 import { Camera, CameraError } from "./camera.js";
-import { byId, complain, copy, element, notice } from "./dom.js";
+import { byId, complain, copy, element, foreign, notice } from "./dom.js";
 import { onLanguage, say, words } from "./words.js";
 
 /** The order in which the document lists them. */
@@ -92,7 +92,7 @@ export class Publishing {
       button.ariaLabel = words("media.copy", { name });
       button.addEventListener("click", () => copy(addresses[name]));
       return element("div", {}, element("dt", { textContent: name }),
-        element("dd", {}, element("code", { textContent: addresses[name] }), button));
+        element("dd", {}, foreign("code", addresses[name]), button));
     }));
   }
 

@@ -322,7 +322,8 @@ export function preferredLanguage() {
   const spoken = [asked, stored(), ...(navigator.languages ?? [])];
   for (const tag of spoken) {
     const short = tag?.toLowerCase().split("-")[0];
-    if (short in WORDS) return short;
+    // Every object inherits properties such as "constructor", and none of them is a language.
+    if (Object.hasOwn(WORDS, short ?? "")) return short;
   }
   return "en";
 }
@@ -363,14 +364,26 @@ export const onLanguage = (listener) => listeners.add(listener);
 
 /** These words with these values, in the language as it is now. */
 export function words(key, values = {}) {
+  if (!hasWords(key)) throw new Error(`no words for ${key}`);
   const text = WORDS[language][key] ?? WORDS.en[key];
-  if (text === undefined) throw new Error(`no words for ${key}`);
   return text.replace(/\{(\w+)\}/g, (_, name) => isolated(values[name]));
 }
 
-/** What somebody else has written cannot turn the words around it: Unicode's FSI and PDI. */
-function isolated(value) {
-  return typeof value === "string" ? `\u2068${value}\u2069` : String(value);
+/** Whether there are words for this key. */
+export const hasWords = (key) => Object.hasOwn(WORDS.en, key);
+
+/**
+ * The characters that open or close a direction of text (LRE, RLE, PDF, LRO, RLO, LRI, RLI, FSI, PDI)
+ * and those that end a line or a paragraph, which closes every isolation.
+ */
+const DIRECTION_CONTROLS = /[\u202a-\u202e\u2066-\u2069\u2028\u2029]/g;
+
+/** A text of another member, with a visible mark for each character that would escape its isolation. */
+export const harmless = (text) => text.replace(DIRECTION_CONTROLS, "\ufffd");
+
+/** The same between Unicode's FSI and PDI, so that it does not change the order of the text around it. */
+export function isolated(value) {
+  return typeof value === "string" ? `\u2068${harmless(value)}\u2069` : String(value);
 }
 
 /** Puts words into an element, there to be said anew in another language; none where there is no key. */

@@ -193,6 +193,101 @@ fn it_speaks_english_and_chinese() {
 }
 
 #[test]
+fn a_language_that_is_none_breaks_nothing() {
+    let Some(driver) = Driver::start() else {
+        return;
+    };
+    let server = Server::start();
+    let page = driver.browser();
+    // Names that every JavaScript object inherits.
+    for tag in [
+        "__proto__",
+        "constructor",
+        "toString",
+        "__PROTO__-x",
+        "",
+        "-",
+    ] {
+        page.go(&format!("http://{}/?lang={tag}", server.addr));
+        page.until_state("idle");
+        assert_eq!(page.js("document.documentElement.lang"), "en", "{tag}");
+        assert_eq!(page.text("#join-title"), "Join a channel", "{tag}");
+        page.js("localStorage.setItem('meeting-server.language', 'hasOwnProperty')");
+    }
+    page.click("#language");
+    assert_eq!(page.text("#join-title"), "加入频道");
+}
+
+/// The texts of the page, its title and its tooltips in which a character that changes the direction
+/// of text stands outside an isolation, or inside one that it could close.
+const UNISOLATED: &str = "(() => {
+    const texts = [document.title];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) texts.push(walker.currentNode.data);
+    for (const element of document.querySelectorAll('*')) {
+        for (const name of ['title', 'aria-label', 'placeholder']) texts.push(element.getAttribute(name) ?? '');
+    }
+    const control = /[\\u202a-\\u202e\\u2066-\\u2069\\u2028\\u2029]/;
+    const isolated = /\\u2068[^\\u202a-\\u202e\\u2066-\\u2069\\u2028\\u2029]*\\u2069/g;
+    return texts.filter((text) => control.test(text.replace(isolated, ''))).map(escape);
+})()";
+
+#[test]
+fn names_do_not_change_the_direction_of_the_text_around_them() {
+    let Some(driver) = Driver::start() else {
+        return;
+    };
+    let server = Server::start();
+    // PDI ends an isolation and RLO reverses what follows; PS ends the paragraph.
+    let evil = |name: &str| format!("{name}\u{2069}\u{202e}x\u{2029}\u{2066}");
+    let (channel, anna) = (evil("room"), evil("anna"));
+    let page = driver.browser();
+    page.go(&format!(
+        "http://{}/?app=test&channel={channel}&endpoint={anna}",
+        server.addr
+    ));
+    page.click("#enter");
+    page.until_joined();
+    let mut ben = server.connect();
+    ben.join_with(json!({
+        "app": "test", "channel": channel, "endpoint": evil("ben"), "device": evil("phone"),
+    }));
+    ben.publish(&evil("stream"));
+    ben.ok("broadcast", json!({"text": "hello"}));
+    ben.ok("broadcast", json!({evil("key"): evil("value")}));
+    page.until("document.querySelectorAll('#chat .said').length === 2");
+    page.until("document.querySelector('#members .publishes .about').textContent !== ''");
+    page.js("document.querySelectorAll('#wire details').forEach((row) => { row.open = true; })");
+    page.until("document.querySelectorAll('#wire pre').length === document.querySelectorAll('#wire details').length");
+    assert_eq!(page.js(UNISOLATED), json!([]));
+    // Each has a direction of its own, and its characters are marked.
+    for css in [
+        "#members .name b",
+        "#chat .said b",
+        "#members code",
+        "#members .device",
+        "#room-name bdi",
+    ] {
+        let place = format!("document.querySelector({})", json!(css));
+        let direction = page.js(&format!("getComputedStyle({place}).unicodeBidi"));
+        assert!(
+            direction.as_str().unwrap().contains("isolate"),
+            "{css}: {direction}"
+        );
+        assert!(
+            page.text(css).contains('\u{fffd}'),
+            "{css}: {}",
+            page.text(css)
+        );
+    }
+    drop(ben);
+    page.until("document.querySelectorAll('#members li').length === 1");
+    assert_eq!(page.js(UNISOLATED), json!([]));
+    page.click("#language");
+    assert_eq!(page.js(UNISOLATED), json!([]));
+}
+
+#[test]
 fn a_chinese_browser_is_spoken_to_in_chinese() {
     let Some(driver) = Driver::start() else {
         return;

@@ -122,7 +122,9 @@ export type ErrorKind =
   /** The function that gets a token failed; `cause` is its error. */
   | "token"
   /** The server's answer is not as the protocol has it. Whether the request took effect is not known. */
-  | "protocol";
+  | "protocol"
+  /** Too many requests wait for the connection: at most 1,000, and at most 1 MiB. */
+  | "queue_full";
 
 /** Every promise of this library is rejected with one of these. */
 export class MeetingError extends Error {
@@ -306,7 +308,8 @@ export interface CallOptions {
  * One client is in one room at a time.
  *
  * A request that is made while the connection is lost waits for it, and one whose answer was lost is
- * sent again when it had not taken effect; both as long as its timeout allows.
+ * sent again when it had not taken effect; both as long as its timeout allows. What has waited is
+ * sent one by one, in order, each after the answer to the one before.
  */
 export class MeetingClient {
   /** @param url where the server's WebSocket is: `wss://…/ws`. A relative one is the page's. */

@@ -59,8 +59,12 @@ const NETWORK_PROBE_MS = 3000;
 const REFRESH_MS_A_MEMBER = 10;
 const REFRESH_MS_AT_MOST = 5000;
 
-/** When the server was too busy to answer the library's own requests. */
+/** How long to wait after the server was too busy for a request that the library sends again. */
 const BUSY_MS = 1000;
+
+/** Limits of the requests that wait to be sent: their number, and their bytes. */
+const QUEUE_CALLS_MAX = 1000;
+const QUEUE_BYTES_MAX = 1024 * 1024;
 
 /** Why a promise was rejected, or a stay in a room ended. */
 export class MeetingError extends Error {
@@ -144,6 +148,9 @@ class Backoff {
 }
 
 const isStreamRequest = (request) => request.method === "stream.add" || request.method === "stream.delete";
+
+/** The bytes of a text in UTF-8. */
+const bytesOf = (text) => new TextEncoder().encode(text).length;
 
 /** Whether two plain things with their keys in one order are alike. */
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
@@ -255,12 +262,14 @@ export class MeetingClient {
     this._connects = new Set();
     /** What was asked and not answered yet, in order; also what could not be sent yet. */
     this._requests = new Set();
+    /** Whether the next queued request may have to be sent. */
+    this._queueChanged = false;
     /** Rises over all connections, so that `last_cseq` can be understood. */
     this._cseq = 0;
     this._roster = new Roster();
     this._stream = null;
     this._mediaServer = {};
-    this._timers = { retry: null, refresh: null, heartbeat: null };
+    this._timers = { retry: null, refresh: null, heartbeat: null, queue: null };
     /** Whether it is the server that wants the retry to wait. */
     this._retryIsAsked = false;
     this._lastFailure = "no answer in time";
@@ -455,15 +464,47 @@ export class MeetingClient {
    * list of members whether a stream request has been carried out. `valid(data)` checks a good
    * answer before it has an effect.
    * `passing`: the library's own question, which nobody needs answered after a loss.
+   * `first`: the library's own request, which is sent before all others.
    */
   _ask(method, data, { timeoutMs = null, first = false, ...effects }) {
-    const request = { method, data, body: this._json(method, data), ...effects };
+    const own = first || Boolean(effects.passing);
+    const queued = !own && (!this._attached || this._queue().length > 0);
+    const request = { method, data, body: this._json(method, data), ...effects, own, queued };
+    if (queued && method !== "channel.leave") this._checkQueue(request);
     // `verify`: it was taken in, and what came of it will be seen in the list of members.
     Object.assign(request, { cseq: null, sentAt: 0, settled: false, verify: false, timer: null });
     if (timeoutMs !== null) request.timer = this._after(timeoutMs, () => this._requestTimedOut(request));
     if (first) this._requests = new Set([request, ...this._requests]);
     else this._requests.add(request);
-    if (this._attached) this._send(request);
+    if (this._attached && !queued) this._send(request);
+    this._queueChanged = true;
+  }
+
+  // ----- the queue: what could not be sent at once, and is not answered yet
+
+  /** The queued requests, in order. A request whose promise is settled holds up nothing. */
+  _queue() { return [...this._requests].filter(({ queued, settled }) => queued && !settled); }
+
+  _checkQueue(request) {
+    const waiting = [request, ...this._requests].filter(({ own }) => !own);
+    for (const one of waiting) one.bytes = one.bytes ?? bytesOf(one.body);
+    const bytes = waiting.reduce((sum, one) => sum + one.bytes, 0);
+    if (waiting.length > QUEUE_CALLS_MAX || bytes > QUEUE_BYTES_MAX) {
+      const limits = `${QUEUE_CALLS_MAX} requests or ${QUEUE_BYTES_MAX} bytes`;
+      throw new MeetingError("queue_full", `at most ${limits} may wait for the connection`, { method: request.method });
+    }
+  }
+
+  /**
+   * Sends the first queued request, unless it is on its way. One at a time: all at once would exceed
+   * the server's rate limit, which refuses some of them and then closes the connection. Runs at the
+   * end of a turn, when all that it depends on is in order.
+   */
+  _sendQueued() {
+    if (!this._queueChanged || !this._attached || this._timers.queue !== null) return;
+    this._queueChanged = false;
+    const [next] = this._queue();
+    if (next && next.cseq === null && !next.verify) this._send(next);
   }
 
   /** The text of a request's data, as it is now, if it can be sent. */
@@ -521,6 +562,7 @@ export class MeetingClient {
   _settle(request, error, value) {
     if (request.settled) return;
     request.settled = true;
+    this._queueChanged = true;
     this._cancel(request.timer);
     if (error && request.reject) request.reject(error);
     if (!error && request.resolve) request.resolve(value);
@@ -539,6 +581,11 @@ export class MeetingClient {
     if (!request) return;
     link.sent.delete(cseq);
     const { method, valid } = request;
+    if (err === 429 && request.queued && !request.settled) {
+      request.cseq = null;
+      this._setTimer("queue", BUSY_MS, () => { this._queueChanged = true; });
+      return;
+    }
     if (err === 0 && isObject(data) && (!valid || valid(data))) {
       this._finish(request, null, request.answered ? request.answered(data) : undefined);
       return;
@@ -694,6 +741,7 @@ export class MeetingClient {
     const link = this._link;
     this._link = null;
     this._stopTimer("heartbeat");
+    this._stopTimer("queue");
     if (link) this._endAttempt(link);
     return link;
   }
@@ -838,8 +886,9 @@ export class MeetingClient {
     if (verifying || this._awaitsList) this._refresh();
     else this._refreshSoon();
     for (const request of this._requests) {
-      if (request.cseq === null && !request.verify) this._send(request);
+      if (request.own && request.cseq === null && !request.verify) this._send(request);
     }
+    this._queueChanged = true;
     if (stay.announce === "resumed") this._announce();
   }
 
@@ -867,6 +916,7 @@ export class MeetingClient {
       request.wasTaken = (lastCseq) => verify || cseq <= lastCseq;
       request.cseq = null;
       request.verify = false;
+      request.queued = !request.own;
     }
     return sent;
   }
@@ -1063,11 +1113,11 @@ export class MeetingClient {
     const last = taken.pop();
     if (!last) return;
     for (const request of taken) this._finish(request);
+    // Where it was refused, it is sent again, and the server says once more why.
     last.verify = false;
+    this._queueChanged = true;
     if (last.inEffect(this._roster.find(this.endpoint))) this._finish(last, null, last.answered());
     else if (last.settled) this._finish(last);
-    // It was refused, and the server will say once more why.
-    else this._send(last);
   }
 
   _refresh() {
@@ -1078,10 +1128,9 @@ export class MeetingClient {
       refused: () => {
         // After a loss the next answer to a join asks again.
         if (!this._attached) return;
-        for (const request of [...this._requests].filter((one) => one.verify)) {
-          request.verify = false;
-          this._send(request);
-        }
+        // Its promise waits, so it is sent again without the list.
+        for (const request of this._requests) request.verify = request.verify && request.settled;
+        this._queueChanged = true;
         if (this._awaitsList) this._announce();
         this._refreshSoon(BUSY_MS);
       },
@@ -1141,6 +1190,7 @@ export class MeetingClient {
     this._cancel(stay.timer);
     this._stopTimer("refresh");
     this._stopTimer("heartbeat");
+    this._stopTimer("queue");
     this._watchNetwork("removeEventListener");
     if (this._link) {
       Object.assign(this._link, { attached: false, joinCseq: null, hasToken: false });
@@ -1172,7 +1222,10 @@ export class MeetingClient {
       return act();
     } finally {
       this._depth -= 1;
-      if (this._depth === 0) this._tell();
+      if (this._depth === 0) {
+        this._sendQueued();
+        this._tell();
+      }
     }
   }
 

@@ -72,11 +72,13 @@ test("of lost answers, what the server took in is done, and the rest is sent aga
   await world.resume(last_cseq);
   const unsent = client.broadcast({ n: 4 });
   assert.ok(taken.settled && !taken.error);
-  assert.deepEqual(world.socket.asked("broadcast").map(({ data }) => data.n), [2, 3, 4]);
+  for (const n of [2, 3, 4]) {
+    assert.deepEqual(world.socket.asked("broadcast").map(({ data }) => data.n), [n]);
+    world.socket.answer("broadcast");
+  }
   const numbers = world.socket.sent.map(({ cseq }) => cseq);
   assert.deepEqual(numbers, [...numbers].sort((a, b) => a - b));
   assert.ok(numbers[0] > last_cseq);
-  for (let i = 0; i < 3; i += 1) world.socket.answer("broadcast");
   await Promise.all([...lost, unsent]);
 });
 
@@ -88,8 +90,10 @@ test("what is asked while there is no connection is sent once there is one, in o
   await world.reconnect();
   assert.deepEqual(world.socket.methods, ["channel.join"]);
   world.admit({ resumed: true, last_cseq: 2 });
-  assert.deepEqual(world.socket.methods.slice(1), ["broadcast", "stream.add", "broadcast"]);
-  for (const method of world.socket.methods.slice(1)) world.socket.answer(method);
+  for (const method of ["broadcast", "stream.add", "broadcast"]) {
+    assert.equal(world.socket.methods.at(-1), method);
+    world.socket.answer(method);
+  }
   await Promise.all(saying);
 });
 

@@ -271,12 +271,19 @@ export interface ClientOptions {
   reconnect?: ReconnectOptions | false;
   setTimeout?: (callback: () => void, ms: number) => unknown;
   clearTimeout?: (timer: any) => void;
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970, for the times of messages. */
   now?: () => number;
+  /**
+   * Milliseconds since some moment, by a clock that is never set, for all waits. `performance.now`;
+   * where only `now` is given, that.
+   */
+  monotonic?: () => number;
   /** From 0 up to, but not including, 1. */
   random?: () => number;
   /** Where `online` and `offline` events come from. The page's window, where there is one; null = none. */
   network?: Network | null;
+  /** Where the events of the page's life come from. The page's window, where there is one; null = none. */
+  page?: Page | null;
 }
 
 /** As much of a window as is used. */
@@ -284,6 +291,16 @@ export interface Network {
   addEventListener(type: "online" | "offline", listener: (event: { type: string }) => void): void;
   removeEventListener(type: "online" | "offline", listener: (event: { type: string }) => void): void;
 }
+
+/** As much of a window as is used for the page's life. */
+export interface Page {
+  readonly document: { readonly visibilityState: string };
+  addEventListener(type: PageEventType, listener: (event: any) => void): void;
+  removeEventListener(type: PageEventType, listener: (event: any) => void): void;
+}
+
+/** `visibilitychange` is an event of the document, which reaches the window as well. */
+export type PageEventType = "pagehide" | "pageshow" | "visibilitychange";
 
 /** As much of a WebSocket as is used: browsers, Node 22 and `ws` have it. */
 export interface WebSocketLike {

@@ -52,6 +52,18 @@ const CLOSE_MS = 2000;
 /** After the network has changed, the server has so long to show that it is still there. */
 const NETWORK_PROBE_MS = 3000;
 
+/** A connect that an event of the network or of the page has started is left alone for so long. */
+const EAGER_CONNECT_MS = 1000;
+
+/** How long the library's own question for a media server may take. The heartbeat notices silence sooner. */
+const MEDIA_QUESTION_MS = 30000;
+
+/** The longest wait until the server is asked again for a media server, where it had none. */
+const MEDIA_RETRY_MAX_MS = 60000;
+
+const NETWORK_EVENTS = ["online", "offline"];
+const PAGE_EVENTS = ["pagehide", "pageshow", "visibilitychange"];
+
 /**
  * An event does not tell all about a member, so the room is asked. In a big room everybody does so
  * at the same time: each waits up to so long for each member.
@@ -227,6 +239,12 @@ function ownNetwork() {
   return told ? globalThis : null;
 }
 
+/** Where the events of a page's life arrive: its window. Workers and Node have none. */
+function ownPage() {
+  const { document, addEventListener } = globalThis;
+  return typeof addEventListener === "function" && document ? globalThis : null;
+}
+
 /** A client of a meeting-server. One client is in one room at a time. */
 export class MeetingClient {
   constructor(url, {
@@ -238,18 +256,25 @@ export class MeetingClient {
     reconnect = {},
     setTimeout = (callback, ms) => globalThis.setTimeout(callback, ms),
     clearTimeout = (timer) => globalThis.clearTimeout(timer),
-    now = () => Date.now(),
+    now,
+    // The wall clock can be set, so it measures no time. A test that replaces it replaces both.
+    monotonic = now || (() => globalThis.performance.now()),
     random = () => Math.random(),
     network = ownNetwork(),
+    page = ownPage(),
   } = {}) {
     if (typeof WebSocket !== "function") {
       throw new MeetingError("usage", "there is no WebSocket here; pass a constructor, like that of `ws`");
     }
     this.url = socketUrl(url);
     this._options = { WebSocket, timeoutMs, heartbeatMs, heartbeatTimeoutMs, maxMessageBytes, reconnect };
-    this._world = { setTimeout, clearTimeout, now, random, network };
+    const date = now || (() => Date.now());
+    this._world = { setTimeout, clearTimeout, date, monotonic, random, network, page };
     this._backoff = new Backoff(reconnect || {}, random);
     this._onNetwork = (event) => this._turn(() => this._networkChanged(event.type));
+    this._onPage = (event) => this._turn(() => this._pageChanged(event));
+    /** The page is in the browser's back/forward cache, or on its way there: nothing connects. */
+    this._suspended = false;
 
     this._state = "idle";
     /** The promise of close(), once it was called. */
@@ -269,7 +294,7 @@ export class MeetingClient {
     this._roster = new Roster();
     this._stream = null;
     this._mediaServer = {};
-    this._timers = { retry: null, refresh: null, heartbeat: null, queue: null };
+    this._timers = { retry: null, refresh: null, heartbeat: null, queue: null, media: null };
     /** Whether it is the server that wants the retry to wait. */
     this._retryIsAsked = false;
     this._lastFailure = "no answer in time";
@@ -335,6 +360,9 @@ export class MeetingClient {
         /** Events that wait for that. */
         held: [],
         heldLength: 0,
+        /** There was a media server and is none now; how often it was asked for since. */
+        mediaLost: false,
+        mediaTries: 0,
         /** Delivers these events; null before the application is in the room and after it ran. */
         tell: null,
         /** The promise of leave(), once it was called. */
@@ -344,7 +372,7 @@ export class MeetingClient {
         timer: this._after(timeoutMs, () => this._joinTimedOut()),
       };
       this._backoff.tries = 0;
-      this._watchNetwork("addEventListener");
+      this._watch("addEventListener");
       const link = this._link;
       if (link && link.goodbye !== null) this._giveUp("the server shuts down");
       else if (!link) this._start();
@@ -541,7 +569,7 @@ export class MeetingClient {
   }
 
   _write(link, text) {
-    this._emit("message", { direction: "out", text, time: this._now() });
+    this._emit("message", { direction: "out", text, time: this._world.date() });
     link.socket.send(text);
   }
 
@@ -649,19 +677,40 @@ export class MeetingClient {
    */
   _askForMedia() {
     if ([...this._requests].some(({ method, passing }) => passing && method === "media_server.dump")) return;
-    this._ask("media_server.dump", { protocol: "webrtc" }, this._passing(this._askingForMedia("webrtc")));
+    const { refused, ...effects } = this._askingForMedia("webrtc");
+    this._ask("media_server.dump", { protocol: "webrtc" }, this._passing({
+      ...effects,
+      refused: (error) => { refused(error); this._askAgainForMedia(); },
+    }, MEDIA_QUESTION_MS));
+  }
+
+  /** No event reports that there is a media server again, so the server is asked until there is one. */
+  _askAgainForMedia() {
+    const stay = this._stay;
+    if (!this._attached || !stay.mediaLost || this._timers.media !== null) return;
+    const bound = Math.min(MEDIA_RETRY_MAX_MS, BUSY_MS * 2 ** Math.min(stay.mediaTries + 1, 30));
+    stay.mediaTries += 1;
+    this._setTimer("media", Math.max(BUSY_MS, this._world.random() * bound), () => this._askForMedia());
   }
 
   /** Makes a request the library's own. It ends in time, so a server that is silent about it holds up nothing. */
-  _passing(effects) {
-    return { ...effects, passing: true, timeoutMs: this._options.timeoutMs, timedOut: effects.refused };
+  _passing(effects, timeoutMs = this._options.timeoutMs) {
+    return { ...effects, passing: true, timeoutMs, timedOut: effects.refused };
   }
 
   _mediaServerIs(mediaServer) {
+    const stay = this._stay;
     const addresses = addressesOf(mediaServer);
-    if (same(addresses, this._mediaServer)) return;
+    const changed = !same(addresses, this._mediaServer);
+    const none = same(addresses, {});
+    if (stay && none && changed) stay.mediaLost = true;
+    if (stay && !none) {
+      Object.assign(stay, { mediaLost: false, mediaTries: 0 });
+      this._stopTimer("media");
+    }
     this._mediaServer = addresses;
-    if (this._stay && this._stay.entered) this._emit("mediaServer", this._mediaServer, this._stay);
+    if (stay && stay.entered && changed) this._emit("mediaServer", addresses, stay);
+    if (stay && none) this._askAgainForMedia();
   }
 
   // ------------------------------------------------------------------ the connection
@@ -673,8 +722,10 @@ export class MeetingClient {
     if (!this._link && this._timers.retry === null) this._open();
   }
 
-  _open() {
+  /** `eager`: an event has started it, and not a timer or a call. */
+  _open(eager = false) {
     this._stopTimer("retry");
+    if (this._suspended) return;
     let socket;
     try {
       socket = new this._options.WebSocket(this.url);
@@ -684,6 +735,8 @@ export class MeetingClient {
     }
     const link = {
       socket,
+      eager,
+      startedAt: this._now(),
       opened: false,
       attached: false,
       attachedAt: 0,
@@ -742,6 +795,7 @@ export class MeetingClient {
     this._link = null;
     this._stopTimer("heartbeat");
     this._stopTimer("queue");
+    this._stopTimer("media");
     if (link) this._endAttempt(link);
     return link;
   }
@@ -799,14 +853,58 @@ export class MeetingClient {
   }
 
   _networkChanged(type) {
-    if (this._attached) this._probe(Math.min(NETWORK_PROBE_MS, this._options.heartbeatTimeoutMs));
-    // What the server has asked for it has asked of everybody, lest all come at once.
-    else if (type === "online" && this._timers.retry !== null && !this._retryIsAsked) this._open();
+    if (this._attached) this._probeSoon();
+    else if (type === "online") this._connectNow();
   }
 
-  _watchNetwork(change) {
-    const { network } = this._world;
-    if (network) for (const event of ["online", "offline"]) network[change](event, this._onNetwork);
+  /**
+   * A page that goes into the back/forward cache would keep its socket open there for minutes, and the
+   * browser would answer the server's pings. A page that is closed or loaded anew needs nothing: the
+   * browser closes its socket, and that is a leave.
+   */
+  _pageChanged({ type, persisted }) {
+    if (type === "pagehide") {
+      if (persisted) this._suspend();
+    } else if (type === "pageshow" ? persisted : this._world.page.document.visibilityState === "visible") {
+      this._suspended = false;
+      // Timers may have stood still, and nothing was seen of the network.
+      if (this._attached) this._probeSoon();
+      else this._connectNow();
+    }
+  }
+
+  _suspend() {
+    const link = this._link;
+    if (!this._options.reconnect) {
+      this._dispose(1000);
+      this._endStay(new MeetingError("ended", "the page went into the browser's cache"));
+      return;
+    }
+    this._suspended = true;
+    if (link && link.attached) this._backoff.held(this._now() - link.attachedAt);
+    if (link) this._detach().socket.close(GIVEN_UP);
+    if (!this._retryIsAsked) this._stopTimer("retry");
+  }
+
+  _probeSoon() { this._probe(Math.min(NETWORK_PROBE_MS, this._options.heartbeatTimeoutMs)); }
+
+  /** Ends the wait for the next try, and replaces a try that was begun over another network. */
+  _connectNow() {
+    const link = this._link;
+    const waits = this._timers.retry !== null;
+    // A wait that the server has asked for is kept: it has asked every client, so that not all return at once.
+    if (!link && !(waits && this._retryIsAsked)) this._open(true);
+    if (!link || link.attached || (link.eager && this._now() - link.startedAt < EAGER_CONNECT_MS)) return;
+    // A first join that was sent may have been carried out, and a second one would not resume it.
+    if (link.opened && !this._stay.entered) return;
+    this._dispose(GIVEN_UP);
+    this._open(true);
+  }
+
+  _watch(change) {
+    const { network, page } = this._world;
+    if (network) for (const event of NETWORK_EVENTS) network[change](event, this._onNetwork);
+    if (page) for (const event of PAGE_EVENTS) page[change](event, this._onPage);
   }
 
   // ------------------------------------------------------------------ coming in, and coming back
@@ -1007,7 +1105,7 @@ export class MeetingClient {
   // ------------------------------------------------------------------ what the server says
 
   _received(link, text) {
-    if (isText(text)) this._turn(() => this._emit("message", { direction: "in", text, time: this._now() }));
+    if (isText(text)) this._turn(() => this._emit("message", { direction: "in", text, time: this._world.date() }));
     this._turn(() => { if (this._link === link) this._message(link, text); });
   }
 
@@ -1066,7 +1164,11 @@ export class MeetingClient {
     const { type } = data;
     const complaint = { type, message: isText(data.message) ? data.message : "" };
     link.warning = complaint;
-    if (type === "media_server_down" && link.attached) this._askForMedia();
+    if (type === "media_server_down" && link.attached) {
+      Object.assign(this._stay, { mediaLost: true, mediaTries: 0 });
+      this._stopTimer("media");
+      this._askForMedia();
+    }
     if (type === "server_shutdown") {
       link.goodbye = askedWait(data.retry_after_ms) ?? this._world.random() * SHUTDOWN_SPREAD_MS;
       this._emit("error", { ...complaint, retryAfterMs: link.goodbye });
@@ -1191,7 +1293,8 @@ export class MeetingClient {
     this._stopTimer("refresh");
     this._stopTimer("heartbeat");
     this._stopTimer("queue");
-    this._watchNetwork("removeEventListener");
+    this._stopTimer("media");
+    this._watch("removeEventListener");
     if (this._link) {
       Object.assign(this._link, { attached: false, joinCseq: null, hasToken: false });
       this._link.sent.clear();
@@ -1275,7 +1378,8 @@ export class MeetingClient {
     return link || this._connects.size > 0 ? "connecting" : "idle";
   }
 
-  _now() { return this._world.now(); }
+  /** Milliseconds since some moment: for differences, since no clock change affects them. */
+  _now() { return this._world.monotonic(); }
 
   _after(ms, callback) {
     return this._world.setTimeout(() => this._turn(callback), Math.min(ms, TIMER_MAX_MS));

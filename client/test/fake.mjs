@@ -124,6 +124,8 @@ export class World {
   clock = new Clock();
   sockets = [];
   network = new EventTarget();
+  /** As much of a window as tells of a page's life. */
+  page = Object.assign(new EventTarget(), { document: { visibilityState: "visible" } });
   /** What random() says. */
   chance = 0.5;
   /** Every event but `message`: [name, value]. */
@@ -143,6 +145,7 @@ export class World {
       now: () => this.clock.now,
       random: () => this.chance,
       network: this.network,
+      page: this.page,
       heartbeatMs: 0,
       ...options,
     });
@@ -187,6 +190,9 @@ export class World {
     this.events.length = 0;
     return joined;
   }
+
+  /** The page is hidden, shown, or turned to. */
+  pageEvent(type, persisted = false) { this.page.dispatchEvent(Object.assign(new Event(type), { persisted })); }
 
   /** The next try to connect, which succeeds. */
   async reconnect() {

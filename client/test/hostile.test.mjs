@@ -396,6 +396,10 @@ async function chaos(seed, steps) {
     fail: () => { if (world.socket?.readyState === 0) world.socket.onerror({}); },
     time: () => world.clock.advance(pick([0, 1, 50, 1000, 5000, 20_000])),
     network: () => { world.network.dispatchEvent(new Event(pick(["online", "offline"]))); },
+    page: () => {
+      world.page.document.visibilityState = pick(["visible", "hidden"]);
+      world.pageEvent(pick(["pagehide", "pageshow", "visibilitychange"]), chance(0.5));
+    },
     join: () => {
       const token = pick([undefined, "t", () => "t", async () => "t", () => { throw null; }, () => 5n, () => new Promise(() => {})]);
       call(client.join({ app: "demo", channel: "lobby", endpoint: pick(["anna", ""]), token }, { timeoutMs: pick([10, 10_000]) }));

@@ -14,6 +14,8 @@ export async function meet(): Promise<void> {
     timeoutMs: 5000,
     reconnect: { baseMs: 500, attempts: 20 },
     network: null,
+    page: null,
+    monotonic: () => 0,
   });
   new MeetingClient("/ws", { reconnect: false });
 

@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cache;
 mod meeting;
 mod messages;
 mod page;

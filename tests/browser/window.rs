@@ -232,6 +232,20 @@ impl Page {
         self.run(self.client.goto(url));
     }
 
+    /// Goes back in the window's history.
+    pub fn back(&self) {
+        self.run(self.client.back());
+    }
+
+    /// Closes the tab; the browser goes on with another one.
+    pub fn close_tab(&self) {
+        let tab = self.run(self.client.window());
+        let other = self.run(self.client.new_window(true)).handle;
+        self.run(self.client.switch_to_window(tab));
+        self.run(self.client.close_window());
+        self.run(self.client.switch_to_window(other));
+    }
+
     /// Opens the page of the server at `addr` and joins the room that raw clients of these tests
     /// join (`app` "test").
     pub fn join(&self, addr: std::net::SocketAddr, channel: &str, endpoint: &str) {

@@ -126,7 +126,7 @@ export type ErrorKind =
   /** Too many requests wait for the connection: at most 1,000, and at most 1 MiB. */
   | "queue_full";
 
-/** Every promise of this library is rejected with one of these. */
+/** Every promise of this library is rejected with one of these, and the constructor, on, once and off throw them. */
 export class MeetingError extends Error {
   readonly kind: ErrorKind;
   /** The server's error number (400, 401, 403, 404, 409, 410, 413, 429, 503), else 0. */
@@ -370,10 +370,13 @@ export class MeetingClient {
   /** Ends everything with close code 1000, which leaves the room. Resolves when the connection is gone. */
   close(): Promise<void>;
 
-  /** Listens. What it returns stops it. */
+  /**
+   * Listens. What it returns stops this listener, and no equal one: one that is added twice is called
+   * twice. Throws a MeetingError of kind `usage` where there is no such event.
+   */
   on<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): () => void;
   /** Listens for the next one only. */
   once<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): () => void;
-  /** Stops listening. */
+  /** Stops listening. Of equal listeners, also those of once(), it stops the one that was added last. */
   off<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): void;
 }

@@ -61,6 +61,11 @@ const MEDIA_QUESTION_MS = 30000;
 /** The longest wait until the server is asked again for a media server, where it had none. */
 const MEDIA_RETRY_MAX_MS = 60000;
 
+/** The names of the events that an application can listen to. */
+const EVENT_NAMES = new Set([
+  "state", "joined", "reconnecting", "ended", "members", "endpoint", "stream", "broadcast", "mediaServer", "error", "message",
+]);
+
 const NETWORK_EVENTS = ["online", "offline"];
 const PAGE_EVENTS = ["pagehide", "pageshow", "visibilitychange"];
 
@@ -90,6 +95,11 @@ export class MeetingError extends Error {
     if (closeCode !== undefined) this.closeCode = closeCode;
     if (cause !== undefined) this.cause = cause;
   }
+}
+
+/** The error of a call whose arguments could not be read: a getter or a toJSON has thrown, for example. */
+function usageError(cause, method) {
+  return cause instanceof MeetingError ? cause : new MeetingError("usage", wordsOf(cause), { method, cause });
 }
 
 /** A stream as lists have it: all of it, with "" for what is not known, or the id alone. */
@@ -226,7 +236,12 @@ function wordsOf(cause) {
 /** A WebSocket's address: a page's own may be relative, and older browsers want ws(s). */
 function socketUrl(url) {
   const { location } = globalThis;
-  const parsed = new URL(url, location ? location.href : undefined);
+  let parsed;
+  try {
+    parsed = new URL(url, location ? location.href : undefined);
+  } catch (cause) {
+    throw usageError(cause);
+  }
   if (parsed.protocol === "http:") parsed.protocol = "ws:";
   if (parsed.protocol === "https:") parsed.protocol = "wss:";
   return parsed.href;
@@ -320,8 +335,8 @@ export class MeetingClient {
 
   // ------------------------------------------------------------------ what an application calls
 
-  connect({ timeoutMs = this._options.timeoutMs } = {}) {
-    return this._call((resolve, reject) => {
+  connect(options) {
+    return this._call(() => this._timeout(options), (resolve, reject, timeoutMs) => {
       if (this._link && this._link.opened) return resolve();
       const call = { resolve, reject };
       call.timer = this._after(timeoutMs, () => {
@@ -334,21 +349,21 @@ export class MeetingClient {
     });
   }
 
-  join(params, { timeoutMs = this._options.timeoutMs } = {}) {
-    return this._call((resolve, reject) => {
+  join(params, options) {
+    const read = () => ({ copy: isObject(params) ? { ...params } : {}, timeoutMs: this._timeout(options) });
+    return this._call(read, (resolve, reject, { copy, timeoutMs }) => {
       if (this._stay) throw new MeetingError("usage", "this client is in a room, or on its way; leave() it first");
-      if (!isObject(params) || typeof params.app !== "string" || typeof params.channel !== "string") {
-        throw new MeetingError("usage", "a join needs an app and a channel");
-      }
+      const { app, channel, token } = copy;
+      if (!isText(app) || !isText(channel)) throw new MeetingError("usage", "a join needs an app and a channel");
       for (const name of ["endpoint", "role", "device"]) {
-        if (!isOptionalText(params[name])) throw new MeetingError("usage", `a join's ${name} is a string`);
+        if (!isOptionalText(copy[name])) throw new MeetingError("usage", `a join's ${name} is a string`);
       }
-      if (!isOptionalText(params.token) && typeof params.token !== "function") {
+      if (!isOptionalText(token) && typeof token !== "function") {
         throw new MeetingError("usage", "a join's token is a string or a function");
       }
       this._stay = {
-        params: { ...params },
-        endpoint: params.endpoint || "",
+        params: copy,
+        endpoint: copy.endpoint || "",
         session: "",
         /** The number of the last event that has arrived, from which a resume goes on. */
         lastEvent: 0,
@@ -383,10 +398,16 @@ export class MeetingClient {
     });
   }
 
-  leave({ timeoutMs = this._options.timeoutMs } = {}) {
+  leave(options) {
+    let timeoutMs;
+    try {
+      timeoutMs = this._timeout(options);
+    } catch (cause) {
+      return Promise.reject(usageError(cause, "channel.leave"));
+    }
     const stay = this._stay;
     if (stay && stay.leaving) return stay.leaving;
-    const leave = () => this._call((resolve, reject) => {
+    const leave = () => this._call(() => {}, (resolve, reject) => {
       if (!stay) return resolve();
       // A close frame leaves the room as well as the request does.
       const hangUp = (error) => {
@@ -412,33 +433,45 @@ export class MeetingClient {
   }
 
   publish(stream, options) {
-    const copy = isObject(stream) ? Object.freeze({ ...stream }) : null;
-    return this._request("stream.add", copy && { stream: copy }, options, this._publishing(copy));
+    return this._request("stream.add", options, () => {
+      // What JSON makes of it is what is sent, and what will be published again.
+      const copy = isObject(stream) ? JSON.parse(JSON.stringify(stream)) : null;
+      if (!isObject(copy)) throw new MeetingError("usage", "a stream is an object", { method: "stream.add" });
+      return { data: { stream: Object.freeze(copy) }, ...this._publishing(copy) };
+    });
   }
 
   unpublish(streamId, options) {
-    const stream_id = streamId === undefined ? this._lastStreamId() : streamId;
-    return this._request("stream.delete", stream_id === undefined ? null : { stream_id }, options, {
-      answered: () => this._streamIs(stream_id, null),
-      // "There is no such stream": then there is nothing to publish again.
-      refused: ({ err }) => { if (err === 404) this._streamIs(stream_id, null); },
-      inEffect: (me) => !me || !me.stream || me.stream.stream_id !== stream_id,
+    return this._request("stream.delete", options, () => {
+      const stream_id = streamId === undefined ? this._lastStreamId() : streamId;
+      if (!isText(stream_id)) throw new MeetingError("usage", "there is no such stream", { method: "stream.delete" });
+      return {
+        data: { stream_id },
+        answered: () => this._streamIs(stream_id, null),
+        // "There is no such stream": then there is nothing to publish again.
+        refused: ({ err }) => { if (err === 404) this._streamIs(stream_id, null); },
+        inEffect: (me) => !me || !me.stream || me.stream.stream_id !== stream_id,
+      };
     });
   }
 
   members(options) {
-    return this._request("channel.dump", {}, options, {
+    return this._request("channel.dump", options, () => ({
+      data: {},
       valid: isDump,
       answered: (data) => { this._takeDump(data); return this.roster; },
-    });
+    }));
   }
 
   mediaServer(protocol = "webrtc", options = undefined) {
-    return this._request("media_server.dump", { protocol }, options, this._askingForMedia(protocol));
+    return this._request("media_server.dump", options, () => {
+      if (!isText(protocol)) throw new MeetingError("usage", "a protocol is a string", { method: "media_server.dump" });
+      return { data: { protocol }, ...this._askingForMedia(protocol) };
+    });
   }
 
   broadcast(payload, options) {
-    return this._request("broadcast", payload, options);
+    return this._request("broadcast", options, () => ({ data: payload }));
   }
 
   close() {
@@ -459,30 +492,60 @@ export class MeetingClient {
     return this._closed;
   }
 
-  on(event, listener) {
-    this._listeners.set(event, [...(this._listeners.get(event) || []), listener]);
-    return () => this.off(event, listener);
-  }
+  on(event, listener) { return this._listen(event, listener, false); }
 
-  once(event, listener) {
-    const stop = this.on(event, (value) => { stop(); listener(value); });
-    return stop;
-  }
+  once(event, listener) { return this._listen(event, listener, true); }
 
+  /** As in Node: of equal listeners it stops the one that was added last. */
   off(event, listener) {
-    this._listeners.set(event, (this._listeners.get(event) || []).filter((other) => other !== listener));
+    this._checkListener(event, listener);
+    const entry = [...(this._listeners.get(event) || [])].reverse().find((one) => one.listener === listener);
+    if (entry) this._forget(event, entry);
+  }
+
+  /** As in Node: an equal listener that is added twice is called twice. */
+  _listen(event, listener, once) {
+    this._checkListener(event, listener);
+    const entry = { listener, once, stopped: false };
+    this._listeners.set(event, [...(this._listeners.get(event) || []), entry]);
+    return () => this._forget(event, entry);
+  }
+
+  _forget(event, entry) {
+    entry.stopped = true;
+    this._listeners.set(event, (this._listeners.get(event) || []).filter((other) => other !== entry));
+  }
+
+  /** Unlike Node and browsers, which would wait in vain for an event that does not exist. */
+  _checkListener(event, listener) {
+    if (!EVENT_NAMES.has(event)) {
+      const names = [...EVENT_NAMES].join(", ");
+      throw new MeetingError("usage", `there is no event "${wordsOf(event)}"; there are ${names}`);
+    }
+    if (typeof listener !== "function") throw new MeetingError("usage", "a listener is a function");
   }
 
   // ------------------------------------------------------------------ requests
 
-  /** An application's request: a promise of its answer. */
-  _request(method, data, { timeoutMs = this._options.timeoutMs } = {}, effects = {}) {
-    return this._call((resolve, reject) => {
+  /** An application's request: a promise of its answer. `prepare` returns its data and its effects. */
+  _request(method, options, prepare) {
+    const read = () => {
+      const { data, ...effects } = prepare();
+      return { ...effects, data, body: this._json(method, data), timeoutMs: this._timeout(options) };
+    };
+    return this._call(read, (resolve, reject, { data, ...rest }) => {
       if (!this._stay || this._stay.leaving) {
         throw new MeetingError("usage", "there is no room to ask; join() one first", { method });
       }
-      this._ask(method, data, { ...effects, timeoutMs, resolve, reject });
-    });
+      this._ask(method, data, { ...rest, resolve, reject });
+    }, method);
+  }
+
+  /** How long a call may take. */
+  _timeout(options) {
+    const { timeoutMs = this._options.timeoutMs } = options ?? {};
+    if (typeof timeoutMs === "number" && timeoutMs >= 0) return timeoutMs;
+    throw new MeetingError("usage", "timeoutMs is a number of milliseconds");
   }
 
   /**
@@ -494,10 +557,10 @@ export class MeetingClient {
    * `passing`: the library's own question, which nobody needs answered after a loss.
    * `first`: the library's own request, which is sent before all others.
    */
-  _ask(method, data, { timeoutMs = null, first = false, ...effects }) {
+  _ask(method, data, { timeoutMs = null, first = false, body = this._json(method, data), ...effects }) {
     const own = first || Boolean(effects.passing);
     const queued = !own && (!this._attached || this._queue().length > 0);
-    const request = { method, data, body: this._json(method, data), ...effects, own, queued };
+    const request = { method, data, body, ...effects, own, queued };
     if (queued && method !== "channel.leave") this._checkQueue(request);
     // `verify`: it was taken in, and what came of it will be seen in the list of members.
     Object.assign(request, { cseq: null, sentAt: 0, settled: false, verify: false, timer: null });
@@ -1332,13 +1395,21 @@ export class MeetingClient {
     }
   }
 
-  /** A turn of the application's: what is thrown in it rejects the promise. */
-  _call(act) {
+  /**
+   * A call of the application: what is thrown in it rejects the promise. `read` reads its arguments
+   * before anything is changed, since their getters and toJSON functions may call this client.
+   */
+  _call(read, act, method = undefined) {
     return new Promise((resolve, reject) => {
-      this._turn(() => {
-        if (this._closed) throw this._closedError();
-        act(resolve, reject);
-      });
+      try {
+        const args = read();
+        this._turn(() => {
+          if (this._closed) throw this._closedError();
+          act(resolve, reject, args);
+        });
+      } catch (cause) {
+        reject(this._closed ? this._closedError() : usageError(cause, method));
+      }
     });
   }
 
@@ -1355,8 +1426,11 @@ export class MeetingClient {
     this._telling = true;
     for (let news = this._news.shift(); news; news = this._news.shift()) {
       const { event, value, stay } = news;
-      for (const listener of this._listeners.get(event) || []) {
+      for (const entry of this._listeners.get(event) || []) {
         if (stay !== null && stay !== this._stay) break;
+        if (entry.stopped) continue;
+        if (entry.once) this._forget(event, entry);
+        const { listener } = entry;
         try {
           listener(value);
         } catch (error) {

@@ -11,7 +11,7 @@ use actix_web::{
 
 use crate::{
     crew::Crew,
-    metrics, upgrade,
+    metrics, settings, upgrade,
     web::{self as files, get_or_head},
 };
 
@@ -19,13 +19,17 @@ use crate::{
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The routes that clients and load balancers need.
-pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, demo: bool) {
+pub fn configure(config: &mut web::ServiceConfig, crew: &Arc<Crew>, settings: &settings::Server) {
     config
         .app_data(web::Data::from(crew.clone()))
         .service(web::resource("/healthz").route(get_or_head().to(health)))
         .route(upgrade::PATH, web::to(upgrade_required));
-    if demo {
-        config.configure(files::configure);
+    if settings.demo {
+        config.configure(files::configure_page);
+    }
+    // The page imports the library.
+    if settings.demo || settings.client_library {
+        config.configure(files::configure_library);
     }
 }
 

@@ -169,7 +169,7 @@ impl Server {
                 let worker = Worker::on_this_thread(&settings, &crew);
                 let (crew, door) = (crew.clone(), crew.clone());
                 let pages = App::new().configure(|config| {
-                    pages::configure(config, &crew, settings.server.demo);
+                    pages::configure(config, &crew, &settings.server);
                     if with_ops {
                         pages::configure_ops(config, &crew);
                     }

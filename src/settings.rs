@@ -79,6 +79,8 @@ pub struct Server {
     pub drain_timeout: Duration,
     /// Whether there is a page at `/`.
     pub demo: bool,
+    /// Whether the client library is served without the page, too.
+    pub client_library: bool,
 }
 
 /// `[tls]`: both or neither.

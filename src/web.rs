@@ -10,8 +10,8 @@ use std::hash::Hasher;
 use actix_web::{
     HttpResponse, Route, guard,
     http::header::{
-        CONTENT_SECURITY_POLICY, CacheControl, CacheDirective, ETag, EntityTag, IfNoneMatch,
-        REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_SECURITY_POLICY, CacheControl, CacheDirective, ETag,
+        EntityTag, HeaderValue, IfNoneMatch, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     },
     web,
 };
@@ -24,7 +24,8 @@ struct File {
     text: &'static str,
 }
 
-const FILES: &[File] = &[
+/// The page and what it consists of, but for the client library.
+const PAGE: &[File] = &[
     File {
         path: "/",
         content_type: "text/html; charset=utf-8",
@@ -90,6 +91,10 @@ const FILES: &[File] = &[
         content_type: "text/javascript; charset=utf-8",
         text: include_str!("web/wire-text.js"),
     },
+];
+
+/// The client library. Browsers import modules of other origins only with their permission.
+const LIBRARY: &[File] = &[
     File {
         path: "/client.js",
         content_type: "text/javascript; charset=utf-8",
@@ -109,13 +114,27 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; media-src 'self' blob: mediastream:; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-/// A route for each file.
-pub fn configure(config: &mut web::ServiceConfig) {
-    for file in FILES {
+/// A route for each file of the page.
+pub fn configure_page(config: &mut web::ServiceConfig) {
+    configure(config, PAGE, false);
+}
+
+/// A route for each file of the client library.
+pub fn configure_library(config: &mut web::ServiceConfig) {
+    configure(config, LIBRARY, true);
+}
+
+/// `any_origin`: pages of any origin may read the files.
+fn configure(config: &mut web::ServiceConfig, files: &'static [File], any_origin: bool) {
+    for file in files {
         let tag = tag(file.text);
         // One that cannot be read is none.
         let answer = move |known: Option<web::Header<IfNoneMatch>>| {
-            let response = answer(file, &tag, known.as_deref());
+            let mut response = answer(file, &tag, known.as_deref());
+            if any_origin {
+                let headers = response.headers_mut();
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
             async { response }
         };
         config.service(web::resource(file.path).route(get_or_head().to(answer)));

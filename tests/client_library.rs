@@ -44,6 +44,7 @@ fn the_module_and_its_types_are_served_as_they_are() {
             format!("content-type: {content_type}"),
             "x-content-type-options: nosniff".to_owned(),
             "cache-control: no-cache".to_owned(),
+            "access-control-allow-origin: *".to_owned(),
         ] {
             assert!(head.contains(&format!("\r\n{line}")), "{line} in {head}");
         }
@@ -61,6 +62,7 @@ fn a_browser_that_has_the_file_is_not_sent_it_again() {
     let known = format!("If-None-Match: {}\r\n", tag(&head));
     let response = get_with(server.addr, "/client.js", &known);
     assert_eq!(response.status, 304);
+    assert_eq!(response.header("access-control-allow-origin"), Some("*"));
     assert_eq!(tag(&response.head.to_ascii_lowercase()), tag(&head));
     assert_eq!(response.body, "");
     // One that no program should send is none.
@@ -73,10 +75,39 @@ fn a_browser_that_has_the_file_is_not_sent_it_again() {
 }
 
 #[test]
-fn without_the_demo_there_is_no_file() {
-    let server = Server::with(|settings| settings.server.demo = false);
-    for path in ["/client.js", "/client.d.ts"] {
-        assert_eq!(get(server.addr, path).status, 404);
+fn the_library_has_a_key_of_its_own() {
+    // The page imports the library, so it is there wherever the page is.
+    for (demo, library, there) in [
+        (true, true, true),
+        (true, false, true),
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let server = Server::with(|settings| {
+            settings.server.demo = demo;
+            settings.server.client_library = library;
+        });
+        for path in ["/client.js", "/client.d.ts"] {
+            let response = get(server.addr, path);
+            let status = if there { 200 } else { 404 };
+            assert_eq!(response.status, status, "{demo} {library} {path}");
+            let any = response.header("access-control-allow-origin");
+            assert_eq!(any, there.then_some("*"), "{demo} {library} {path}");
+        }
+        assert_eq!(get(server.addr, "/").status == 200, demo);
+    }
+}
+
+#[test]
+fn a_page_of_another_origin_reads_no_file_but_the_library() {
+    let server = Server::start();
+    for path in ["/", "/page.js", "/words.js", "/healthz", "/metrics"] {
+        let response = get_with(server.addr, path, "Origin: https://other.example\r\n");
+        assert_eq!(
+            response.header("access-control-allow-origin"),
+            None,
+            "{path}"
+        );
     }
 }
 

@@ -298,6 +298,7 @@ fn a_variable_has_the_type_of_its_key() {
     let settings = dir.check(&[
         ("MEETING_SERVER__SERVER__MAX_CONNECTIONS_PER_IP", "007"),
         ("MEETING_SERVER__SERVER__DEMO", "false"),
+        ("MEETING_SERVER__SERVER__CLIENT_LIBRARY", "false"),
         (
             "MEETING_SERVER__SERVER__ALLOWED_ORIGINS",
             "https://a.example",
@@ -319,6 +320,7 @@ fn a_variable_has_the_type_of_its_key() {
         [server]
         max_connections_per_ip = 7
         demo = false
+        client_library = false
         allowed_origins = [\"https://a.example\"]
         trusted_proxies = [\"10.0.0.0/8\", \"fd00::/8\"]
         [session]
@@ -465,6 +467,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("server.drain_timeout", "\"10\"", "500ms"),
     ("server.drain_timeout", "10", "500ms"),
     ("server.demo", "1", "true or false"),
+    ("server.client_library", "\"no\"", "true or false"),
     ("server.demo", "\"yes\"", "true or false"),
     ("tls.cert_file", "5", "text"),
     ("tls.key_file", "\"key.pem\"", "cert_file"),

@@ -9,6 +9,7 @@
 mod common;
 
 mod cache;
+mod library;
 mod meeting;
 mod messages;
 mod page;

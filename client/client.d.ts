@@ -121,12 +121,15 @@ export type ErrorKind =
   | "usage"
   /** The function that gets a token failed; `cause` is its error. */
   | "token"
-  /** The server's answer is not as the protocol has it. Whether the request took effect is not known. */
+  /** The server's answer is not as the protocol has it. Whether it took effect is not known. */
   | "protocol"
   /** Too many requests wait for the connection: at most 1,000, and at most 1 MiB. */
   | "queue_full";
 
-/** Every promise of this library is rejected with one of these, and the constructor, on, once and off throw them. */
+/**
+ * Every promise of this library is rejected with one of these. The constructor, on, once and off
+ * throw them.
+ */
 export class MeetingError extends Error {
   readonly kind: ErrorKind;
   /** The server's error number (400, 401, 403, 404, 409, 410, 413, 429, 503), else 0. */
@@ -178,7 +181,7 @@ export type ServerErrorType =
 export interface ServerErrorEvent {
   type: ServerErrorType | (string & {});
   message: string;
-  /** With server_shutdown: when the library will come back, at least 1000 and at most 60000 if the server said. */
+  /** With server_shutdown: when the library will come back; 1000 to 60000 if the server said. */
   retryAfterMs?: number;
 }
 
@@ -282,7 +285,7 @@ export interface ClientOptions {
   random?: () => number;
   /** Where `online` and `offline` events come from. The page's window, where there is one; null = none. */
   network?: Network | null;
-  /** Where the events of the page's life come from. The page's window, where there is one; null = none. */
+  /** Where the events of the page's life come from: its window, where there is one. null = none. */
   page?: Page | null;
 }
 
@@ -371,12 +374,12 @@ export class MeetingClient {
   close(): Promise<void>;
 
   /**
-   * Listens. What it returns stops this listener, and no equal one: one that is added twice is called
-   * twice. Throws a MeetingError of kind `usage` where there is no such event.
+   * Listens. What it returns stops this listener, and no equal one: one that is added twice is
+   * called twice. Throws a MeetingError of kind `usage` where there is no such event.
    */
   on<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): () => void;
   /** Listens for the next one only. */
   once<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): () => void;
-  /** Stops listening. Of equal listeners, also those of once(), it stops the one that was added last. */
+  /** Stops a listener, also one of once(). Of equal listeners it stops the one added last. */
   off<K extends keyof ClientEvents>(event: K, listener: (value: ClientEvents[K]) => void): void;
 }

@@ -55,7 +55,10 @@ const NETWORK_PROBE_MS = 3000;
 /** A connect that an event of the network or of the page has started is left alone for so long. */
 const EAGER_CONNECT_MS = 1000;
 
-/** How long the library's own question for a media server may take. The heartbeat notices silence sooner. */
+/**
+ * How long the library's own question for a media server may take. The heartbeat notices silence
+ * sooner.
+ */
 const MEDIA_QUESTION_MS = 30000;
 
 /** The longest wait until the server is asked again for a media server, where it had none. */
@@ -63,7 +66,8 @@ const MEDIA_RETRY_MAX_MS = 60000;
 
 /** The names of the events that an application can listen to. */
 const EVENT_NAMES = new Set([
-  "state", "joined", "reconnecting", "ended", "members", "endpoint", "stream", "broadcast", "mediaServer", "error", "message",
+  "state", "joined", "reconnecting", "ended", "members", "endpoint", "stream", "broadcast",
+  "mediaServer", "error", "message",
 ]);
 
 const NETWORK_EVENTS = ["online", "offline"];
@@ -97,16 +101,17 @@ export class MeetingError extends Error {
   }
 }
 
-/** The error of a call whose arguments could not be read: a getter or a toJSON has thrown, for example. */
+/** The error of a call whose arguments could not be read: a getter has thrown, for example. */
 function usageError(cause, method) {
-  return cause instanceof MeetingError ? cause : new MeetingError("usage", wordsOf(cause), { method, cause });
+  if (cause instanceof MeetingError) return cause;
+  return new MeetingError("usage", wordsOf(cause), { method, cause });
 }
 
 /** A stream as lists have it: all of it, with "" for what is not known, or the id alone. */
 function described({ stream_id, type, has_video, has_audio, audio_codec, video_codec }) {
-  return Object.freeze(type === undefined ? { stream_id } : {
-    stream_id, type, has_video, has_audio, audio_codec: audio_codec ?? "", video_codec: video_codec ?? "",
-  });
+  if (type === undefined) return Object.freeze({ stream_id });
+  const codecs = { audio_codec: audio_codec ?? "", video_codec: video_codec ?? "" };
+  return Object.freeze({ stream_id, type, has_video, has_audio, ...codecs });
 }
 
 /** Who is in the room, in the order of their joins. Nothing in a list is ever changed in place. */
@@ -122,8 +127,12 @@ class Roster {
 
   /** Replaces the list by the rows of a channel.dump; returns whether anything is new. */
   replace(members) {
-    const next = members.map(({ endpoint, device, role, stream }) =>
-      ({ endpoint, device: device ?? "", role: role ?? "normal", stream: stream ? described(stream) : null }));
+    const next = members.map(({ endpoint, device, role, stream }) => ({
+      endpoint,
+      device: device ?? "",
+      role: role ?? "normal",
+      stream: stream ? described(stream) : null,
+    }));
     if (same(next, this.list)) return false;
     this._set(next);
     return true;
@@ -193,21 +202,24 @@ const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 
 /** The events that change something here, each with the check of its data. */
 const EVENT_CHECKS = new Map([
-  ["endpoint", ({ endpoint, device, stat }) => isName(endpoint) && isOptionalText(device) && isText(stat)],
+  ["endpoint", ({ endpoint, device, stat }) =>
+    isName(endpoint) && isOptionalText(device) && isText(stat)],
   ["stream", ({ endpoint, device, stream, stat }) =>
     isName(endpoint) && isOptionalText(device) && isName(stream) && isText(stat)],
   ["broadcast", ({ source_endpoint: from, payload }) =>
     isObject(from) && isText(from.endpoint) && isOptionalText(from.device) && isObject(payload)],
 ]);
 
-const isJoined = ({ session, endpoint, last_event }) => isName(session) && isName(endpoint) && isCount(last_event);
+const isJoined = ({ session, endpoint, last_event }) =>
+  isName(session) && isName(endpoint) && isCount(last_event);
 
 const isStream = (stream) => isObject(stream) && isName(stream.stream_id) && isName(stream.type)
   && typeof stream.has_video === "boolean" && typeof stream.has_audio === "boolean"
   && isOptionalText(stream.audio_codec) && isOptionalText(stream.video_codec);
 
 const isMember = (row) => isObject(row) && isName(row.endpoint) && isOptionalText(row.device)
-  && isOptionalText(row.role) && (row.stream === undefined || row.stream === null || isStream(row.stream));
+  && isOptionalText(row.role)
+  && (row.stream === undefined || row.stream === null || isStream(row.stream));
 
 const isDump = ({ endpoint_list: rows }) => Array.isArray(rows) && rows.every(isMember)
   && new Set(rows.map(({ endpoint }) => endpoint)).size === rows.length;
@@ -216,12 +228,14 @@ const isMediaServer = ({ media_server }) => isObject(media_server);
 
 /** The addresses of a media server, without what is no address. */
 function addressesOf(mediaServer) {
-  return Object.freeze(Object.fromEntries(Object.entries(mediaServer || {}).filter(([, address]) => isText(address))));
+  const addresses = Object.entries(mediaServer || {}).filter(([, address]) => isText(address));
+  return Object.freeze(Object.fromEntries(addresses));
 }
 
 /** A wait that the server asks for, within bounds; undefined where it asked for none. */
 function askedWait(ms) {
-  return typeof ms === "number" ? Math.min(Math.max(ms, ASKED_WAIT_MIN_MS), ASKED_WAIT_MAX_MS) : undefined;
+  if (typeof ms !== "number") return undefined;
+  return Math.min(Math.max(ms, ASKED_WAIT_MIN_MS), ASKED_WAIT_MAX_MS);
 }
 
 /** What an application has thrown, in words. Not everything can be made a string. */
@@ -350,16 +364,20 @@ export class MeetingClient {
   }
 
   join(params, options) {
-    const read = () => ({ copy: isObject(params) ? { ...params } : {}, timeoutMs: this._timeout(options) });
+    const read = () => {
+      const copy = isObject(params) ? { ...params } : {};
+      return { copy, timeoutMs: this._timeout(options) };
+    };
     return this._call(read, (resolve, reject, { copy, timeoutMs }) => {
-      if (this._stay) throw new MeetingError("usage", "this client is in a room, or on its way; leave() it first");
+      const wrong = (why) => new MeetingError("usage", why);
+      if (this._stay) throw wrong("this client is in a room, or on its way; leave() it first");
       const { app, channel, token } = copy;
-      if (!isText(app) || !isText(channel)) throw new MeetingError("usage", "a join needs an app and a channel");
+      if (!isText(app) || !isText(channel)) throw wrong("a join needs an app and a channel");
       for (const name of ["endpoint", "role", "device"]) {
-        if (!isOptionalText(copy[name])) throw new MeetingError("usage", `a join's ${name} is a string`);
+        if (!isOptionalText(copy[name])) throw wrong(`a join's ${name} is a string`);
       }
       if (!isOptionalText(token) && typeof token !== "function") {
-        throw new MeetingError("usage", "a join's token is a string or a function");
+        throw wrong("a join's token is a string or a function");
       }
       this._stay = {
         params: copy,
@@ -436,7 +454,7 @@ export class MeetingClient {
     return this._request("stream.add", options, () => {
       // What JSON makes of it is what is sent, and what will be published again.
       const copy = isObject(stream) ? JSON.parse(JSON.stringify(stream)) : null;
-      if (!isObject(copy)) throw new MeetingError("usage", "a stream is an object", { method: "stream.add" });
+      if (!isObject(copy)) throw new TypeError("a stream is an object");
       return { data: { stream: Object.freeze(copy) }, ...this._publishing(copy) };
     });
   }
@@ -444,7 +462,7 @@ export class MeetingClient {
   unpublish(streamId, options) {
     return this._request("stream.delete", options, () => {
       const stream_id = streamId === undefined ? this._lastStreamId() : streamId;
-      if (!isText(stream_id)) throw new MeetingError("usage", "there is no such stream", { method: "stream.delete" });
+      if (!isText(stream_id)) throw new TypeError("there is no such stream");
       return {
         data: { stream_id },
         answered: () => this._streamIs(stream_id, null),
@@ -465,7 +483,7 @@ export class MeetingClient {
 
   mediaServer(protocol = "webrtc", options = undefined) {
     return this._request("media_server.dump", options, () => {
-      if (!isText(protocol)) throw new MeetingError("usage", "a protocol is a string", { method: "media_server.dump" });
+      if (!isText(protocol)) throw new TypeError("a protocol is a string");
       return { data: { protocol }, ...this._askingForMedia(protocol) };
     });
   }
@@ -499,7 +517,8 @@ export class MeetingClient {
   /** As in Node: of equal listeners it stops the one that was added last. */
   off(event, listener) {
     this._checkListener(event, listener);
-    const entry = [...(this._listeners.get(event) || [])].reverse().find((one) => one.listener === listener);
+    const entries = [...(this._listeners.get(event) || [])].reverse();
+    const entry = entries.find((one) => one.listener === listener);
     if (entry) this._forget(event, entry);
   }
 
@@ -513,7 +532,8 @@ export class MeetingClient {
 
   _forget(event, entry) {
     entry.stopped = true;
-    this._listeners.set(event, (this._listeners.get(event) || []).filter((other) => other !== entry));
+    const entries = this._listeners.get(event) || [];
+    this._listeners.set(event, entries.filter((other) => other !== entry));
   }
 
   /** Unlike Node and browsers, which would wait in vain for an event that does not exist. */
@@ -527,11 +547,12 @@ export class MeetingClient {
 
   // ------------------------------------------------------------------ requests
 
-  /** An application's request: a promise of its answer. `prepare` returns its data and its effects. */
+  /** An application's request: a promise of its answer. `prepare` returns its data and effects. */
   _request(method, options, prepare) {
     const read = () => {
       const { data, ...effects } = prepare();
-      return { ...effects, data, body: this._json(method, data), timeoutMs: this._timeout(options) };
+      const body = this._json(method, data);
+      return { ...effects, data, body, timeoutMs: this._timeout(options) };
     };
     return this._call(read, (resolve, reject, { data, ...rest }) => {
       if (!this._stay || this._stay.leaving) {
@@ -557,10 +578,11 @@ export class MeetingClient {
    * `passing`: the library's own question, which nobody needs answered after a loss.
    * `first`: the library's own request, which is sent before all others.
    */
-  _ask(method, data, { timeoutMs = null, first = false, body = this._json(method, data), ...effects }) {
+  _ask(method, data, { timeoutMs = null, first = false, ...effects }) {
+    const body = effects.body || this._json(method, data);
     const own = first || Boolean(effects.passing);
     const queued = !own && (!this._attached || this._queue().length > 0);
-    const request = { method, data, body, ...effects, own, queued };
+    const request = { method, data, ...effects, body, own, queued };
     if (queued && method !== "channel.leave") this._checkQueue(request);
     // `verify`: it was taken in, and what came of it will be seen in the list of members.
     Object.assign(request, { cseq: null, sentAt: 0, settled: false, verify: false, timer: null });
@@ -582,14 +604,15 @@ export class MeetingClient {
     const bytes = waiting.reduce((sum, one) => sum + one.bytes, 0);
     if (waiting.length > QUEUE_CALLS_MAX || bytes > QUEUE_BYTES_MAX) {
       const limits = `${QUEUE_CALLS_MAX} requests or ${QUEUE_BYTES_MAX} bytes`;
-      throw new MeetingError("queue_full", `at most ${limits} may wait for the connection`, { method: request.method });
+      const why = `at most ${limits} may wait for the connection`;
+      throw new MeetingError("queue_full", why, { method: request.method });
     }
   }
 
   /**
-   * Sends the first queued request, unless it is on its way. One at a time: all at once would exceed
-   * the server's rate limit, which refuses some of them and then closes the connection. Runs at the
-   * end of a turn, when all that it depends on is in order.
+   * Sends the first queued request, unless it is on its way. One at a time: all at once would
+   * exceed the server's rate limit, which refuses some of them and then closes the connection. Runs
+   * at the end of a turn, when all that it depends on is in order.
    */
   _sendQueued() {
     if (!this._queueChanged || !this._attached || this._timers.queue !== null) return;
@@ -688,7 +711,7 @@ export class MeetingClient {
     this._finish(request, error);
   }
 
-  /** Reports a message of the server that is not as the protocol has it; returns the error for it. */
+  /** Reports a message that is not as the protocol has it, and returns the error for it. */
   _invalid(what, method) {
     const message = `the server sent ${what} that is not as the protocol has it`;
     this._emit("error", { type: "invalid_message", message });
@@ -726,20 +749,26 @@ export class MeetingClient {
 
   _askingForMedia(protocol) {
     const valid = isMediaServer;
-    if (protocol !== "webrtc") return { valid, answered: ({ media_server }) => addressesOf(media_server) };
+    if (protocol !== "webrtc") {
+      return { valid, answered: ({ media_server }) => addressesOf(media_server) };
+    }
     return {
       valid,
-      answered: ({ media_server }) => { this._mediaServerIs(media_server); return this._mediaServer; },
+      answered: ({ media_server }) => {
+        this._mediaServerIs(media_server);
+        return this._mediaServer;
+      },
       refused: ({ err }) => { if (err === 503) this._mediaServerIs({}); },
     };
   }
 
   /**
-   * The library's own question, which also shows whether the server is there. One at a time: answers
-   * come in the order of events, so the answer to an earlier question is as good.
+   * The library's own question, which also shows whether the server is there. One at a time:
+   * answers come in the order of events, so the answer to an earlier question is as good.
    */
   _askForMedia() {
-    if ([...this._requests].some(({ method, passing }) => passing && method === "media_server.dump")) return;
+    const isSame = ({ method, passing }) => passing && method === "media_server.dump";
+    if ([...this._requests].some(isSame)) return;
     const { refused, ...effects } = this._askingForMedia("webrtc");
     this._ask("media_server.dump", { protocol: "webrtc" }, this._passing({
       ...effects,
@@ -747,16 +776,17 @@ export class MeetingClient {
     }, MEDIA_QUESTION_MS));
   }
 
-  /** No event reports that there is a media server again, so the server is asked until there is one. */
+  /** No event reports that there is a media server again, so the server is asked. */
   _askAgainForMedia() {
     const stay = this._stay;
     if (!this._attached || !stay.mediaLost || this._timers.media !== null) return;
     const bound = Math.min(MEDIA_RETRY_MAX_MS, BUSY_MS * 2 ** Math.min(stay.mediaTries + 1, 30));
     stay.mediaTries += 1;
-    this._setTimer("media", Math.max(BUSY_MS, this._world.random() * bound), () => this._askForMedia());
+    const wait = Math.max(BUSY_MS, this._world.random() * bound);
+    this._setTimer("media", wait, () => this._askForMedia());
   }
 
-  /** Makes a request the library's own. It ends in time, so a server that is silent about it holds up nothing. */
+  /** Makes a request the library's own. It has a time limit, as its answer may not come. */
   _passing(effects, timeoutMs = this._options.timeoutMs) {
     return { ...effects, passing: true, timeoutMs, timedOut: effects.refused };
   }
@@ -921,14 +951,17 @@ export class MeetingClient {
   }
 
   /**
-   * A page that goes into the back/forward cache would keep its socket open there for minutes, and the
-   * browser would answer the server's pings. A page that is closed or loaded anew needs nothing: the
-   * browser closes its socket, and that is a leave.
+   * A page that goes into the back/forward cache would keep its socket open there for minutes, and
+   * the browser would answer the server's pings. A page that is closed or loaded anew needs no more
+   * than the browser does: it closes the socket, and that is a leave.
    */
   _pageChanged({ type, persisted }) {
     if (type === "pagehide") {
       if (persisted) this._suspend();
-    } else if (type === "pageshow" ? persisted : this._world.page.document.visibilityState === "visible") {
+      return;
+    }
+    const visible = this._world.page.document.visibilityState === "visible";
+    if (type === "pageshow" ? persisted : visible) {
       this._suspended = false;
       // Timers may have stood still, and nothing was seen of the network.
       if (this._attached) this._probeSoon();
@@ -955,9 +988,10 @@ export class MeetingClient {
   _connectNow() {
     const link = this._link;
     const waits = this._timers.retry !== null;
-    // A wait that the server has asked for is kept: it has asked every client, so that not all return at once.
+    // The server asks every client for a wait of its own, so that they do not all return at once.
     if (!link && !(waits && this._retryIsAsked)) this._open(true);
-    if (!link || link.attached || (link.eager && this._now() - link.startedAt < EAGER_CONNECT_MS)) return;
+    if (!link || link.attached) return;
+    if (link.eager && this._now() - link.startedAt < EAGER_CONNECT_MS) return;
     // A first join that was sent may have been carried out, and a second one would not resume it.
     if (link.opened && !this._stay.entered) return;
     this._dispose(GIVEN_UP);
@@ -1019,7 +1053,8 @@ export class MeetingClient {
       return;
     }
     const resumed = isObject(data) && data.resumed === true;
-    if (err !== 0 || !isObject(data) || !(resumed ? stay.session && isCount(data.last_cseq) : isJoined(data))) {
+    const resumes = resumed && stay.session !== "" && isCount(data.last_cseq);
+    if (err !== 0 || !isObject(data) || !(resumed ? resumes : isJoined(data))) {
       this._giveUp(this._invalid("an answer to channel.join").message);
       return;
     }
@@ -1168,7 +1203,10 @@ export class MeetingClient {
   // ------------------------------------------------------------------ what the server says
 
   _received(link, text) {
-    if (isText(text)) this._turn(() => this._emit("message", { direction: "in", text, time: this._world.date() }));
+    if (isText(text)) {
+      const time = this._world.date();
+      this._turn(() => this._emit("message", { direction: "in", text, time }));
+    }
     this._turn(() => { if (this._link === link) this._message(link, text); });
   }
 
@@ -1211,8 +1249,9 @@ export class MeetingClient {
     const device = data.device ?? "";
     if (stat === "join" && event === "endpoint") this._roster.join(endpoint, device);
     else if (stat === "leave" && event === "endpoint") this._roster.leave(endpoint);
-    else if (stat === "publish" && event === "stream") this._roster.publish(endpoint, { stream_id: stream });
-    else if (stat === "unpublish" && event === "stream") this._roster.unpublish(endpoint, stream);
+    else if (stat === "publish" && event === "stream") {
+      this._roster.publish(endpoint, { stream_id: stream });
+    } else if (stat === "unpublish" && event === "stream") this._roster.unpublish(endpoint, stream);
     // A later server may report more than this library knows.
     else return;
     this._membersChanged();

@@ -7,7 +7,12 @@ import { MeetingClient, MeetingError } from "../client.js";
 import { World, camera, member, settle, watch } from "./fake.mjs";
 
 /** Something happens in the room. */
-const happens = (world, n) => world.socket.event("broadcast", { source_endpoint: { endpoint: "b", device: "" }, payload: { n } }, n);
+const happens = (world, n) =>
+  world.socket.event(
+    "broadcast",
+    { source_endpoint: { endpoint: "b", device: "" }, payload: { n } },
+    n,
+  );
 
 // ---------------------------------------------------------------- listeners
 
@@ -26,11 +31,13 @@ test("off stops a listener that was added with once", async () => {
   assert.deepEqual(heard, [3]);
 });
 
-test("an equal listener that is added twice is called twice, and each stop stops its own", async () => {
+test("an equal listener added twice is called twice, and each stop stops its own", async () => {
   const world = new World();
   await world.enter();
   let calls = 0;
-  const listener = () => { calls += 1; };
+  const listener = () => {
+    calls += 1;
+  };
   const stops = [world.client.on("broadcast", listener), world.client.on("broadcast", listener)];
   happens(world, 2);
   assert.equal(calls, 2);
@@ -52,7 +59,9 @@ test("of once and on with an equal listener, off stops the one that was added la
   const world = new World();
   await world.enter();
   let calls = 0;
-  const listener = () => { calls += 1; };
+  const listener = () => {
+    calls += 1;
+  };
   world.client.on("broadcast", listener);
   world.client.once("broadcast", listener);
   world.client.off("broadcast", listener);
@@ -61,12 +70,15 @@ test("of once and on with an equal listener, off stops the one that was added la
   assert.equal(calls, 2);
 });
 
-test("a listener that is stopped by another one is not called any more, and one that is added is not yet", async () => {
+test("a listener that another one stops is not called, one that it adds not yet", async () => {
   const world = new World();
   await world.enter();
   const heard = [];
   const added = () => heard.push("added");
-  world.client.once("broadcast", () => { stop(); world.client.on("broadcast", added); });
+  world.client.once("broadcast", () => {
+    stop();
+    world.client.on("broadcast", added);
+  });
   const stop = world.client.on("broadcast", () => heard.push("stopped"));
   happens(world, 2);
   assert.deepEqual(heard, []);
@@ -78,7 +90,10 @@ test("a listener of once that causes the event again is called once", async () =
   const world = new World();
   await world.enter();
   let calls = 0;
-  world.client.once("message", () => { calls += 1; world.client.broadcast({}).catch(() => {}); });
+  world.client.once("message", () => {
+    calls += 1;
+    world.client.broadcast({}).catch(() => {});
+  });
   happens(world, 2);
   assert.equal(calls, 1);
 });
@@ -86,14 +101,37 @@ test("a listener of once that causes the event again is called once", async () =
 test("an event that does not exist and a listener that is no function are usage errors", () => {
   const { client } = new World();
   for (const method of ["on", "once", "off"]) {
-    for (const name of ["typo", "__proto__", "constructor", "", undefined, null, Symbol("state"), { toString() { throw new Error("no"); } }]) {
-      assert.throws(() => client[method](name, () => {}), (error) => error instanceof MeetingError && error.kind === "usage");
+    for (const name of [
+      "typo",
+      "__proto__",
+      "constructor",
+      "",
+      undefined,
+      null,
+      Symbol("state"),
+      {
+        toString() {
+          throw new Error("no");
+        },
+      },
+    ]) {
+      assert.throws(
+        () => client[method](name, () => {}),
+        (error) => error instanceof MeetingError && error.kind === "usage",
+      );
     }
     for (const listener of [undefined, null, {}, "text", { handleEvent() {} }]) {
-      assert.throws(() => client[method]("state", listener), (error) => error instanceof MeetingError && error.kind === "usage");
+      assert.throws(
+        () => client[method]("state", listener),
+        (error) => error instanceof MeetingError && error.kind === "usage",
+      );
     }
   }
-  assert.throws(() => client.on("member", () => {}), /members/, "it names the events that there are");
+  assert.throws(
+    () => client.on("member", () => {}),
+    /members/,
+    "it names the events that there are",
+  );
   client.off("state", () => {});
 });
 
@@ -106,13 +144,52 @@ ring.ring = ring;
 const UNWRITABLE = [
   ["a BigInt", () => ({ n: 1n })],
   ["a ring", () => ring],
-  ["a toJSON that throws", () => ({ toJSON() { throw new RangeError("mine"); } })],
-  ["a toJSON that throws nothing", () => ({ toJSON() { throw undefined; } })],
-  ["a getter that throws", () => ({ get stream_id() { throw new RangeError("mine"); } })],
-  ["a proxy that throws", () => new Proxy({}, { ownKeys() { throw new RangeError("mine"); } })],
+  [
+    "a toJSON that throws",
+    () => ({
+      toJSON() {
+        throw new RangeError("mine");
+      },
+    }),
+  ],
+  [
+    "a toJSON that throws nothing",
+    () => ({
+      toJSON() {
+        throw undefined;
+      },
+    }),
+  ],
+  [
+    "a getter that throws",
+    () => ({
+      get stream_id() {
+        throw new RangeError("mine");
+      },
+    }),
+  ],
+  [
+    "a proxy that throws",
+    () =>
+      new Proxy(
+        {},
+        {
+          ownKeys() {
+            throw new RangeError("mine");
+          },
+        },
+      ),
+  ],
   ["a toJSON that returns no object", () => ({ toJSON: () => 7 })],
   ["a toJSON that returns nothing", () => ({ toJSON: () => undefined })],
-  ["a nesting too deep", () => { let deep = {}; for (let i = 0; i < 100_000; i += 1) deep = { deep }; return deep; }],
+  [
+    "a nesting too deep",
+    () => {
+      let deep = {};
+      for (let i = 0; i < 100_000; i += 1) deep = { deep };
+      return deep;
+    },
+  ],
   ["a function", () => () => {}],
   ["a symbol", () => Symbol("x")],
   ["a BigInt itself", () => 5n],
@@ -120,43 +197,66 @@ const UNWRITABLE = [
 
 /** What a failed call must not change. */
 const seen = ({ client, clock, socket }) => ({
-  state: client.state, stream: client.stream, requests: client._requests.size, stay: client._stay, timers: clock.waiting,
-  sent: socket ? socket.sent.length : 0, connects: client._connects.size, cseq: client._cseq,
+  state: client.state,
+  stream: client.stream,
+  requests: client._requests.size,
+  stay: client._stay,
+  timers: clock.waiting,
+  sent: socket ? socket.sent.length : 0,
+  connects: client._connects.size,
+  cseq: client._cseq,
 });
 
-test("an argument that JSON cannot write rejects with a MeetingError, and changes nothing", async () => {
+test("an argument that JSON cannot write rejects, and changes nothing", async () => {
   for (const [what, make] of UNWRITABLE) {
     const world = new World();
     const { client } = world;
     const outside = seen(world);
     for (const call of [
-      () => client.join(make()), () => client.join({ app: "demo", channel: "lobby", device: make() }),
-      () => client.join({ app: "demo", channel: "lobby", role: make() }), () => client.join({ app: make(), channel: "lobby" }),
-      () => client.join({ app: "demo", channel: "lobby", endpoint: make() }), () => client.connect({ timeoutMs: make() }),
+      () => client.join(make()),
+      () => client.join({ app: "demo", channel: "lobby", device: make() }),
+      () => client.join({ app: "demo", channel: "lobby", role: make() }),
+      () => client.join({ app: make(), channel: "lobby" }),
+      () => client.join({ app: "demo", channel: "lobby", endpoint: make() }),
+      () => client.connect({ timeoutMs: make() }),
       () => client.join({ app: "demo", channel: "lobby" }, { timeoutMs: make() }),
     ]) {
       const fate = watch(call());
       await settle();
-      assert.ok(fate.error instanceof MeetingError && fate.error.kind === "usage", `${what}: ${fate.error}`);
+      assert.ok(
+        fate.error instanceof MeetingError && fate.error.kind === "usage",
+        `${what}: ${fate.error}`,
+      );
       assert.deepEqual(seen(world), outside, what);
     }
     await world.enter();
     const inside = seen(world);
     for (const call of [
-      () => client.broadcast(make()), () => client.publish(make()), () => client.publish({ ...camera(), more: make() }),
-      () => client.unpublish(make()), () => client.mediaServer(make()), () => client.members({ timeoutMs: make() }),
-      () => client.broadcast({}, { timeoutMs: make() }), () => client.leave({ timeoutMs: make() }),
+      () => client.broadcast(make()),
+      () => client.publish(make()),
+      () => client.publish({ ...camera(), more: make() }),
+      () => client.unpublish(make()),
+      () => client.mediaServer(make()),
+      () => client.members({ timeoutMs: make() }),
+      () => client.broadcast({}, { timeoutMs: make() }),
+      () => client.leave({ timeoutMs: make() }),
     ]) {
       const fate = watch(call());
       await settle();
       // Within an object JSON leaves functions and symbols out, in Node and in browsers.
-      if (fate.error === undefined && /function|symbol|returns nothing|returns no object/.test(what)) {
+      if (
+        fate.error === undefined &&
+        /function|symbol|returns nothing|returns no object/.test(what)
+      ) {
         world.socket.answer("stream.add");
         world.client._stream = null;
         Object.assign(inside, { ...seen(world), stream: null });
         continue;
       }
-      assert.ok(fate.error instanceof MeetingError && fate.error.kind === "usage", `${what}: ${fate.error}`);
+      assert.ok(
+        fate.error instanceof MeetingError && fate.error.kind === "usage",
+        `${what}: ${fate.error}`,
+      );
       assert.deepEqual(seen(world), inside, what);
     }
   }
@@ -166,8 +266,16 @@ test("a usage error says what was thrown", async () => {
   const world = new World();
   await world.enter();
   const cause = new RangeError("mine");
-  const throws = { toJSON() { throw cause; } };
-  for (const call of [() => world.client.broadcast(throws), () => world.client.publish(throws), () => world.client.publish({ ...camera(), more: throws })]) {
+  const throws = {
+    toJSON() {
+      throw cause;
+    },
+  };
+  for (const call of [
+    () => world.client.broadcast(throws),
+    () => world.client.publish(throws),
+    () => world.client.publish({ ...camera(), more: throws }),
+  ]) {
     const fate = watch(call());
     await settle();
     assert.equal(fate.error.cause, cause);
@@ -178,7 +286,11 @@ test("options that are none are usage errors, and null is as none", async () => 
   const world = new World();
   await world.enter();
   for (const timeoutMs of ["10", NaN, -1, 5n, {}, null]) {
-    for (const call of [(o) => world.client.broadcast({}, o), (o) => world.client.leave(o), (o) => world.client.connect(o)]) {
+    for (const call of [
+      (o) => world.client.broadcast({}, o),
+      (o) => world.client.leave(o),
+      (o) => world.client.connect(o),
+    ]) {
       await assert.rejects(call({ timeoutMs }), { name: "MeetingError", kind: "usage" });
     }
   }
@@ -200,8 +312,16 @@ test("code in the arguments may call the client", async () => {
     await world.enter();
     const { client } = world;
     const inner = [];
-    const payload = { toJSON() { inner.push(watch(client[act]())); return { n: 1 }; } };
-    const calls = [watch(client.broadcast(payload)), watch(client.publish({ ...camera(), more: payload }))];
+    const payload = {
+      toJSON() {
+        inner.push(watch(client[act]()));
+        return { n: 1 };
+      },
+    };
+    const calls = [
+      watch(client.broadcast(payload)),
+      watch(client.publish({ ...camera(), more: payload })),
+    ];
     if (act === "unpublish") world.socket.answer("broadcast");
     if (act === "unpublish") world.socket.answer("stream.add");
     if (act === "leave") world.socket.answer("channel.leave");
@@ -216,11 +336,23 @@ test("code in the arguments may call the client", async () => {
   }
   const world = new World();
   const first = [];
-  const params = { app: "demo", get channel() { if (first.length === 0) first.push(watch(world.client.join({ app: "demo", channel: "x" }))); return "lobby"; } };
+  const params = {
+    app: "demo",
+    get channel() {
+      if (first.length === 0) first.push(watch(world.client.join({ app: "demo", channel: "x" })));
+      return "lobby";
+    },
+  };
   await assert.rejects(world.client.join(params), { kind: "usage" });
   assert.equal(first[0].settled, false, "the join inside goes on");
   const closing = new World();
-  const closes = { app: "demo", get channel() { closing.client.close(); return "lobby"; } };
+  const closes = {
+    app: "demo",
+    get channel() {
+      closing.client.close();
+      return "lobby";
+    },
+  };
   await assert.rejects(closing.client.join(closes), { kind: "closed" });
   assert.equal(closing.sockets.length, 0);
 });
@@ -239,6 +371,9 @@ test("a stream is what JSON makes of it", async () => {
 
 test("an address that is none is a usage error", () => {
   for (const url of ["", "no address", undefined, null, Symbol("x"), 5n]) {
-    assert.throws(() => new MeetingClient(url, { WebSocket: class {} }), (error) => error instanceof MeetingError && error.kind === "usage");
+    assert.throws(
+      () => new MeetingClient(url, { WebSocket: class {} }),
+      (error) => error instanceof MeetingError && error.kind === "usage",
+    );
   }
 });

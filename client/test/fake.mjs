@@ -192,7 +192,9 @@ export class World {
   }
 
   /** The page is hidden, shown, or turned to. */
-  pageEvent(type, persisted = false) { this.page.dispatchEvent(Object.assign(new Event(type), { persisted })); }
+  pageEvent(type, persisted = false) {
+    this.page.dispatchEvent(Object.assign(new Event(type), { persisted }));
+  }
 
   /** The next try to connect, which succeeds. */
   async reconnect() {

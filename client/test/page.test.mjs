@@ -7,7 +7,7 @@ import { World, member, settle, watch } from "./fake.mjs";
 
 // ---------------------------------------------------------------- the back/forward cache
 
-test("a page that goes into the cache gives its connection up, and a restored one is back at once", async () => {
+test("a page in the cache gives its connection up, a restored one is back at once", async () => {
   const world = new World();
   await world.enter();
   const { session } = world.client;
@@ -23,7 +23,10 @@ test("a page that goes into the cache gives its connection up, and a restored on
   await settle();
   assert.equal(world.socket.sent[0].session, session);
   world.admit({ resumed: true, last_cseq: 2 });
-  assert.deepEqual(world.of("joined").map(({ how }) => how), ["resumed"]);
+  assert.deepEqual(
+    world.of("joined").map(({ how }) => how),
+    ["resumed"],
+  );
 });
 
 test("a page that is closed or loaded anew changes nothing", async () => {
@@ -39,10 +42,23 @@ test("a page that is closed or loaded anew changes nothing", async () => {
 test("a page in the cache does not connect, whatever was under way", async () => {
   const stages = [
     // Waiting for the next try, connecting, and waiting for the answer to the join.
-    async (world) => { await world.enter(); world.socket.drop(); },
-    async (world) => { await world.enter(); world.socket.drop(); await world.clock.advance(500); },
-    async (world) => { await world.enter(); world.socket.drop(); await world.reconnect(); },
-    async (world) => { world.client.join({ app: "demo", channel: "lobby" }, { timeoutMs: 1e6 }).catch(() => {}); },
+    async (world) => {
+      await world.enter();
+      world.socket.drop();
+    },
+    async (world) => {
+      await world.enter();
+      world.socket.drop();
+      await world.clock.advance(500);
+    },
+    async (world) => {
+      await world.enter();
+      world.socket.drop();
+      await world.reconnect();
+    },
+    async (world) => {
+      world.client.join({ app: "demo", channel: "lobby" }, { timeoutMs: 1e6 }).catch(() => {});
+    },
   ];
   for (const stage of stages) {
     const world = new World();
@@ -132,7 +148,7 @@ const shown = (world) => {
   world.pageEvent("visibilitychange");
 };
 
-test("a page that is turned to asks the server at once, and gives a dead connection up", async () => {
+test("a page that is turned to probes at once, and gives a dead connection up", async () => {
   for (const how of [shown, (world) => world.pageEvent("pageshow", true)]) {
     const world = new World();
     await world.enter();
@@ -223,9 +239,12 @@ test("a wall clock that is set changes neither the heartbeat nor the waits", asy
     const world = new World({ heartbeatMs: 15_000, heartbeatTimeoutMs: 8000 });
     const { clock } = world;
     const other = new World({
-      heartbeatMs: 15_000, heartbeatTimeoutMs: 8000,
-      setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout,
-      now: () => 1.7e12 + clock.now + offset, monotonic: () => clock.now,
+      heartbeatMs: 15_000,
+      heartbeatTimeoutMs: 8000,
+      setTimeout: clock.setTimeout,
+      clearTimeout: clock.clearTimeout,
+      now: () => 1.7e12 + clock.now + offset,
+      monotonic: () => clock.now,
     });
     other.clock = clock;
     await other.enter();

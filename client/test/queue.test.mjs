@@ -19,7 +19,8 @@ const back = async (world, last_cseq = 2) => {
   await settle();
 };
 
-const sent = (world) => world.socket.sent.filter(({ method }) => method === "broadcast").map(({ data }) => data.n);
+const sent = (world) =>
+  world.socket.sent.filter(({ method }) => method === "broadcast").map(({ data }) => data.n);
 
 test("what waits is sent one by one, and new calls go behind it", async () => {
   const world = await offline();
@@ -84,7 +85,7 @@ test("a loss while a request waits for its second try loses nothing", async () =
   assert.equal(world.clock.waiting, 0);
 });
 
-test("the order holds between methods, also where the list decides over a stream request", async () => {
+test("the order holds between methods, also where the list decides", async () => {
   const world = new World();
   await world.enter();
   const promises = [world.client.publish(camera())];
@@ -92,7 +93,11 @@ test("the order holds between methods, also where the list decides over a stream
   promises.push(world.client.broadcast({ n: 1 }), world.client.unpublish());
   world.socket.drop();
   await back(world, cseq);
-  assert.deepEqual(world.socket.methods, ["channel.join", "channel.dump"], "nothing overtakes the publish");
+  assert.deepEqual(
+    world.socket.methods,
+    ["channel.join", "channel.dump"],
+    "nothing overtakes the publish",
+  );
   world.dump(member("anna"));
   for (const method of ["stream.add", "broadcast", "stream.delete"]) {
     assert.equal(world.socket.methods.at(-1), method);
@@ -104,12 +109,19 @@ test("the order holds between methods, also where the list decides over a stream
 test("every kind of request that waits is sent again after a 429", async () => {
   const world = await offline();
   const promises = [
-    world.client.publish(camera()), world.client.members(), world.client.mediaServer(), world.client.unpublish(), world.client.leave(),
+    world.client.publish(camera()),
+    world.client.members(),
+    world.client.mediaServer(),
+    world.client.unpublish(),
+    world.client.leave(),
   ];
   await back(world);
   for (const [method, data] of [
-    ["stream.add", {}], ["channel.dump", { endpoint_list: [member("anna", camera())] }],
-    ["media_server.dump", { media_server: {} }], ["stream.delete", {}], ["channel.leave", {}],
+    ["stream.add", {}],
+    ["channel.dump", { endpoint_list: [member("anna", camera())] }],
+    ["media_server.dump", { media_server: {} }],
+    ["stream.delete", {}],
+    ["channel.leave", {}],
   ]) {
     world.socket.answer(method, {}, 429, "slow down");
     await world.clock.advance(1000);
@@ -148,8 +160,14 @@ test("a stream request that timed out on its way holds up nothing", async () => 
 
 test("at most 1,000 calls wait", async () => {
   const world = await offline();
-  const promises = Array.from({ length: 1000 }, (_, n) => world.client.broadcast({ n }, { timeoutMs: 600_000 }));
-  for (const call of [() => world.client.broadcast({}), () => world.client.publish(camera()), () => world.client.members()]) {
+  const promises = Array.from({ length: 1000 }, (_, n) =>
+    world.client.broadcast({ n }, { timeoutMs: 600_000 }),
+  );
+  for (const call of [
+    () => world.client.broadcast({}),
+    () => world.client.publish(camera()),
+    () => world.client.members(),
+  ]) {
     await assert.rejects(call(), { name: "MeetingError", kind: "queue_full", err: 0 });
   }
   // They are the same calls whether the connection is lost once more or not.
@@ -162,7 +180,10 @@ test("at most 1,000 calls wait", async () => {
     await settle();
   }
   await Promise.all(promises);
-  assert.deepEqual(sent(world), Array.from({ length: 1001 }, (_, n) => n));
+  assert.deepEqual(
+    sent(world),
+    Array.from({ length: 1001 }, (_, n) => n),
+  );
 });
 
 test("at most 1 MiB waits, in bytes", async () => {
@@ -187,9 +208,11 @@ test("at most 1 MiB waits, in bytes", async () => {
   await leaving;
 });
 
-test("a server with a rate limit of 200 and 100 a second gets 450 broadcasts in order, each once", async () => {
+test("a server with a rate limit gets 450 broadcasts in order, each once", async () => {
   const world = await offline();
-  const promises = Array.from({ length: 450 }, (_, n) => world.client.broadcast({ n }, { timeoutMs: 60_000 }));
+  const promises = Array.from({ length: 450 }, (_, n) =>
+    world.client.broadcast({ n }, { timeoutMs: 60_000 }),
+  );
   await back(world);
   let tokens = 200;
   let last = world.clock.now;
@@ -211,6 +234,9 @@ test("a server with a rate limit of 200 and 100 a second gets 450 broadcasts in 
     }
   }
   await Promise.all(promises);
-  assert.deepEqual(taken, Array.from({ length: 450 }, (_, n) => n));
+  assert.deepEqual(
+    taken,
+    Array.from({ length: 450 }, (_, n) => n),
+  );
   assert.equal(refused, 3);
 });

@@ -256,14 +256,16 @@ meeting("whoever leaves without a connection is gone when it is back", {}, async
   assert.deepEqual(ben.told.filter(([event]) => event === "endpoint").map(([, { stat }]) => stat), ["join", "leave"]);
 });
 
-meeting("450 broadcasts made without a connection all arrive, in order, at the default rate limit", {}, async (t) => {
+meeting("450 broadcasts made without a connection arrive, in order", {}, async (t) => {
   const road = await t.road();
   const ben = await t.member("ben");
   const anna = await t.member("anna", road.url);
   road.closed = true;
   road.cut();
   await until(anna, "the loss", () => anna.state === "reconnecting");
-  const promises = Array.from({ length: 450 }, (_, n) => anna.broadcast({ n }, { timeoutMs: 60_000 }));
+  // The server has its default rate limit.
+  const options = { timeoutMs: 60_000 };
+  const promises = Array.from({ length: 450 }, (_, n) => anna.broadcast({ n }, options));
   road.closed = false;
   await Promise.all(promises);
   await until(ben, "all of them", () => said(ben).length >= 450);

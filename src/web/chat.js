@@ -41,7 +41,8 @@ export class Chat {
 
   /** What another member said. */
   heard(from, payload) {
-    this.#message(foreign("b", from.endpoint), `other ${from.endpoint}`, hue(from.endpoint), payload);
+    const { endpoint } = from;
+    this.#message(foreign("b", endpoint), `other ${endpoint}`, hue(endpoint), payload);
   }
 
   /** What this member says; what comes back tells how it went. */

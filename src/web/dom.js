@@ -33,7 +33,8 @@ export function notice(place, key, values = {}) {
 export function complain(place, key, error) {
   notice(place, key);
   const err = error.err ? `${error.err} ` : "";
-  place.append(element("span", { className: "said", lang: "en", textContent: `${err}${harmless(error.message)}` }));
+  const textContent = `${err}${harmless(error.message)}`;
+  place.append(element("span", { className: "said", lang: "en", textContent }));
 }
 
 let fading;

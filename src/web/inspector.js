@@ -139,7 +139,8 @@ export class Inspector {
     details.addEventListener("toggle", () => this.#open(entry, details));
     const row = element("li", { className: `${entry.kind}${entry.failed ? " failed" : ""}` }, details);
     entry.summarize = () => {
-      text.textContent = entry.kind === "answer" && entry.failed ? harmless(String(entry.err_msg)) : gist(entry.text, this.#reveal);
+      const refused = entry.kind === "answer" && entry.failed;
+      text.textContent = refused ? harmless(String(entry.err_msg)) : gist(entry.text, this.#reveal);
     };
     entry.summarize();
     return row;

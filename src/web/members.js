@@ -14,11 +14,13 @@ function description(stream) {
   if (stream.has_video) carries.push(words("stream.video"));
   if (stream.has_audio) carries.push(words("stream.audio"));
   const type = stream.type === undefined ? "" : named("stream", stream.type);
-  return [type, carries.join(" + "), codecs].filter((part) => part !== "").map(isolated).join(" · ");
+  const parts = [type, carries.join(" + "), codecs].filter((part) => part !== "");
+  return parts.map(isolated).join(" · ");
 }
 
 /** The words for a value of the protocol, or the value where a later server has another. */
-export const named = (kind, value) => (hasWords(`${kind}.${value}`) ? words(`${kind}.${value}`) : value);
+export const named = (kind, value) =>
+  (hasWords(`${kind}.${value}`) ? words(`${kind}.${value}`) : value);
 
 function row(member, own) {
   const { endpoint, device, role, stream } = member;
@@ -33,13 +35,14 @@ function row(member, own) {
   }
   if (role !== null) {
     const known = hasWords(`role.${role}`);
-    const tag = known ? element("span", { className: `tag role ${role}` }) : foreign("span", role, { className: "tag role" });
+    const tag = foreign("span", role, { className: known ? `tag role ${role}` : "tag role" });
     if (known) say(tag, `role.${role}`);
     name.append(tag);
   }
   const what = element("p", { className: "what" });
   if (stream) {
-    what.append(element("span", { className: "on", ariaHidden: "true" }), foreign("code", stream.stream_id, { title: true }),
+    what.append(element("span", { className: "on", ariaHidden: "true" }),
+      foreign("code", stream.stream_id, { title: true }),
       element("span", { className: "about", textContent: description(stream) }));
   } else {
     const nothing = element("span", { className: "muted" });

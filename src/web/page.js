@@ -264,7 +264,8 @@ function showRoom() {
   byId("members-empty").hidden = !alone;
   // A token may have decided on the role.
   const role = members.find((member) => member.endpoint === client.endpoint)?.role ?? fields.role;
-  say(byId("room-who"), "room.who", { app: fields.app, name: client.endpoint, role: named("role", role) });
+  const values = { app: fields.app, name: client.endpoint, role: named("role", role) };
+  say(byId("room-who"), "room.who", values);
 }
 
 async function speak(event) {

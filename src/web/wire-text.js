@@ -36,9 +36,10 @@ function masked(token) {
 /** Characters that change the direction of the text after them, or end a line of it. */
 const DIRECTION_CONTROLS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029]/g;
 
-/** A JSON text with such characters as escapes. It means the same, and they do not reorder what follows. */
-export const visible = (json) =>
-  json.replace(DIRECTION_CONTROLS, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+const escaped = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
+
+/** The JSON text with such characters as escapes: it means the same, and nothing is reordered. */
+export const visible = (json) => json.replace(DIRECTION_CONTROLS, escaped);
 
 const shown = (part, reveal) => (part.secret && !reveal ? masked(part.text) : visible(part.text));
 

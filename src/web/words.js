@@ -373,15 +373,15 @@ export function words(key, values = {}) {
 export const hasWords = (key) => Object.hasOwn(WORDS.en, key);
 
 /**
- * The characters that open or close a direction of text (LRE, RLE, PDF, LRO, RLO, LRI, RLI, FSI, PDI)
- * and those that end a line or a paragraph, which closes every isolation.
+ * The characters that open or close a direction of text (LRE, RLE, PDF, LRO, RLO, LRI, RLI, FSI,
+ * PDI) and those that end a line or a paragraph, which closes every isolation.
  */
 const DIRECTION_CONTROLS = /[\u202a-\u202e\u2066-\u2069\u2028\u2029]/g;
 
-/** A text of another member, with a visible mark for each character that would escape its isolation. */
+/** A text of another member, with a mark for each character that would escape its isolation. */
 export const harmless = (text) => text.replace(DIRECTION_CONTROLS, "\ufffd");
 
-/** The same between Unicode's FSI and PDI, so that it does not change the order of the text around it. */
+/** The same between Unicode's FSI and PDI, so that it does not reorder the text around it. */
 export function isolated(value) {
   return typeof value === "string" ? `\u2068${harmless(value)}\u2069` : String(value);
 }

@@ -22,6 +22,9 @@ export function clock(time, digits = 3) {
   return digits ? `${day}.${String(date.getMilliseconds()).padStart(3, "0")}` : day;
 }
 
+/** A text or a number of a message as a text. Nothing else has a text that is safe to ask for. */
+const plain = (value) => (["string", "number"].includes(typeof value) ? String(value) : "?");
+
 /** What a message is, from its own words. What is no JSON object is an event without a name. */
 function classify(direction, text) {
   let message;
@@ -31,9 +34,9 @@ function classify(direction, text) {
     message = null;
   }
   const { method, event, err, err_msg, cseq, data } = message ?? {};
-  if (direction === "out") return { kind: "request", name: String(method ?? "?"), cseq };
+  if (direction === "out") return { kind: "request", name: plain(method), cseq };
   if (err !== undefined) return { kind: "answer", name: "", cseq, err, err_msg };
-  return { kind: "event", name: String(event ?? "?"), cseq, failed: event === "error", type: data?.type };
+  return { kind: "event", name: plain(event), cseq, failed: event === "error", type: data?.type };
 }
 
 /** The `data` of a message as it was sent: what the other keys say has columns of its own. */
@@ -74,6 +77,8 @@ export class Inspector {
     const entry = { ...what, direction, text, time, bytes: encoder.encode(text).length };
     if (what.kind === "request") {
       this.#asked.set(what.cseq, { name: what.name, time });
+      // A server that does not answer would make this map grow.
+      if (this.#asked.size > KEPT) this.#asked.delete(this.#asked.keys().next().value);
     } else if (what.kind === "answer") {
       const asked = this.#asked.get(what.cseq);
       this.#asked.delete(what.cseq);
@@ -130,8 +135,8 @@ export class Inspector {
     const kind = element("span", { className: "kind" });
     say(kind, `wire.${entry.kind}`);
     const name = element("span", { className: "name", textContent: harmless(entry.name) });
-    if (entry.kind === "answer") name.append(element("b", { textContent: String(entry.err) }));
-    const number = element("span", { className: "number", textContent: entry.cseq ? `#${entry.cseq}` : "" });
+    if (entry.kind === "answer") name.append(element("b", { textContent: plain(entry.err) }));
+    const number = element("span", { className: "number", textContent: entry.cseq ? `#${plain(entry.cseq)}` : "" });
     const text = element("span", { className: "gist" });
     const took = element("span", { className: "took", textContent: entry.took === undefined ? "" : `${entry.took} ms` });
     const summary = element("summary", { className: "line" }, time, way, kind, name, number, text, took);
@@ -140,7 +145,7 @@ export class Inspector {
     const row = element("li", { className: `${entry.kind}${entry.failed ? " failed" : ""}` }, details);
     entry.summarize = () => {
       const refused = entry.kind === "answer" && entry.failed;
-      text.textContent = refused ? harmless(String(entry.err_msg)) : gist(entry.text, this.#reveal);
+      text.textContent = refused ? harmless(plain(entry.err_msg)) : gist(entry.text, this.#reveal);
     };
     entry.summarize();
     return row;

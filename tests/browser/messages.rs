@@ -155,6 +155,36 @@ fn tokens_and_sessions_are_shown_to_those_only_who_ask() {
 }
 
 #[test]
+fn a_message_of_any_shape_is_shown() {
+    let Some(driver) = Driver::start() else {
+        return;
+    };
+    let server = Server::start();
+    let page = driver.browser();
+    page.go(&format!("http://{}/", server.addr));
+    let shown = page.js_async(
+        "const { Inspector } = await import('./inspector.js'); \
+         const make = (tag) => document.createElement(tag); \
+         const list = make('ol'); \
+         const kinds = ['request', 'answer', 'event', 'connection'] \
+             .map((value) => Object.assign(make('input'), { value, checked: true })); \
+         const inspector = new Inspector({ list, kinds, empty: make('p'), count: make('span'), \
+             filter: make('input'), reveal: make('button'), copy: make('button'), \
+             clear: make('button') }); \
+         const values = ['null', '5', '[]', '{}', '\"x\"', '{\"toString\":1}', '1e999', 'true']; \
+         const texts = ['{', '', ...values]; \
+         for (const key of ['event', 'err', 'err_msg', 'cseq', 'method', 'data']) \
+             for (const value of values) \
+                 texts.push(`{\"${key}\":${value}}`, `{\"err\":1,\"${key}\":${value}}`); \
+         for (const text of texts) \
+             for (const direction of ['in', 'out']) \
+                 inspector.message({ direction, text, time: 0 }); \
+         return list.childElementCount === 2 * texts.length;",
+    );
+    assert_eq!(shown, true);
+}
+
+#[test]
 fn its_lists_stay_as_long_as_somebody_reads_them() {
     let Some(driver) = Driver::start() else {
         return;

@@ -60,7 +60,7 @@ impl Throttle {
 const MAX_KEYS: usize = 256;
 
 /// A line that is throttled for each key by itself, such as a client's address. Keys come from
-/// clients, so only [`MAX_KEYS`] are remembered; all further ones share one throttle.
+/// clients, so only 256 are remembered; all further ones share one throttle.
 #[derive(Debug)]
 pub struct KeyedThrottle<K>(Mutex<Keyed<K>>);
 

@@ -13,7 +13,7 @@ const ROOM: usize = 10;
 const QUIET: Duration = Duration::from_secs(5);
 
 pub(crate) async fn measure(machine: &Machine, members: usize) -> Result<(), Box<dyn Error>> {
-    let server = machine.start_server(&[("SERVER__WORKERS", "1".to_owned())])?;
+    let server = machine.start_server(None, &[("SERVER__WORKERS", "1".to_owned())])?;
     let usage = server.usage();
     let empty = usage.memory()?;
     let arrival = crowd::arrive(&server, members, (members / ROOM).max(1)).await?;

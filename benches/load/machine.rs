@@ -33,14 +33,9 @@ impl Machine {
         }
     }
 
-    /// Starts a server on its core. A child begins where its parent is, so this thread goes there
-    /// for a moment.
-    pub(crate) fn start_server(&self, settings: &[(&str, String)]) -> std::io::Result<Server> {
-        self.start_server_of(None, settings)
-    }
-
-    /// The same with another build of the server, to compare the two.
-    pub(crate) fn start_server_of(
+    /// Starts a server on its core: of this build, or of another one to compare with. A child begins
+    /// where its parent is, so this thread goes there for a moment.
+    pub(crate) fn start_server(
         &self,
         program: Option<&Path>,
         settings: &[(&str, String)],

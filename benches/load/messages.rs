@@ -75,7 +75,7 @@ pub(crate) async fn measure(
     offer: Offer,
 ) -> Result<Outcome, Box<dyn Error>> {
     let shape = workload.shape(flags);
-    let server = machine.start_server(&settings())?;
+    let server = machine.start_server(None, &settings())?;
     let arrival = crowd::arrive(&server, shape.all(), shape.rooms).await?;
     let stage = Rc::new(Stage {
         begun: Instant::now(),

@@ -8,7 +8,7 @@ use super::{crowd, machine::Machine, say};
 const ROOM: usize = 10;
 
 pub(crate) async fn measure(machine: &Machine, members: usize) -> Result<(), Box<dyn Error>> {
-    let server = machine.start_server(&[("SERVER__WORKERS", "1".to_owned())])?;
+    let server = machine.start_server(None, &[("SERVER__WORKERS", "1".to_owned())])?;
     let before = server.usage().cpu()?;
     let arrival = crowd::arrive(&server, members, (members / ROOM).max(1)).await?;
     let cpu = server.usage().cpu()? - before;

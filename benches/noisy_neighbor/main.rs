@@ -121,7 +121,7 @@ async fn measure(
         ("SESSION__PING_INTERVAL", "60s".to_owned()),
         ("SESSION__IDLE_TIMEOUT", "10m".to_owned()),
     ];
-    let server = machine.start_server_of(flags.server.as_deref(), &settings)?;
+    let server = machine.start_server(flags.server.as_deref(), &settings)?;
     let room = attack.prepare(server.addr).await?;
     tokio::time::sleep(SETTLING).await;
     let before = server.usage().cpu()?;

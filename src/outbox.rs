@@ -151,8 +151,10 @@ impl Default for Outbox {
 impl Outbox {
     /// The outbox of a connection that has moved here.
     pub fn resuming(unsent: Unsent) -> Self {
-        let mut outbox = Self::default();
-        outbox.resumes_frame = !unsent.rest_of_frame.is_empty();
+        let mut outbox = Self {
+            resumes_frame: !unsent.rest_of_frame.is_empty(),
+            ..Self::default()
+        };
         for bytes in [unsent.rest_of_frame, unsent.frames] {
             if !bytes.is_empty() {
                 outbox.push(Frame::Own(bytes));

@@ -10,6 +10,7 @@ mod sending;
 use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
+    rc::Rc,
     sync::{Arc, LazyLock},
     task::Waker,
 };
@@ -42,6 +43,9 @@ use crate::{
 /// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
 const MAX_UNANSWERED: u32 = 64;
 
+/// Connections that end before the thread looks for news.
+const ENDS_A_TURN: u32 = 32;
+
 /// What all clients of a thread share.
 #[derive(Debug)]
 pub struct Shared {
@@ -59,10 +63,33 @@ pub struct Shared {
     pub alarms: Alarms,
     /// Whether the server goes down: nobody is told any more who leaves.
     pub draining: Cell<bool>,
+    /// Connections that have ended in this turn, see [`Shared::take_end`].
+    pub ends: Rc<Cell<u32>>,
     /// Rooms that have yielded with more to do.
     pub yielding_rooms: YieldingRooms,
     /// The thread's counters.
     pub stats: Arc<Stats>,
+}
+
+impl Shared {
+    /// Whether one more connection may end before the thread looks for news. Thousands may end at
+    /// one moment, and each end takes tens of microseconds, most of them in the kernel.
+    #[must_use]
+    pub fn take_end(&self) -> bool {
+        let ends = self.ends.get();
+        if ends >= ENDS_A_TURN {
+            return false;
+        }
+        if ends == 0 {
+            let ends = self.ends.clone();
+            actix_rt::spawn(async move {
+                tokio::task::yield_now().await;
+                ends.set(0);
+            });
+        }
+        self.ends.set(ends + 1);
+        true
+    }
 }
 
 /// Whether the connection still serves its client.

@@ -48,7 +48,7 @@ use crate::{
 const FLUSH_BUDGET: usize = 128;
 
 /// Of them, clients of the bulk queue while a room of the thread has more to say.
-const COALESCED_BULK: usize = 32;
+const COALESCED_BULK: usize = 64;
 
 /// Bytes that are flushed before it does: who is back after a while is sent much at once.
 const FLUSH_BYTES: usize = 1024 * 1024;
@@ -160,6 +160,7 @@ impl Clients {
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
                 alarms: Alarms::default(),
                 draining: Cell::new(false),
+                ends: Rc::default(),
                 yielding_rooms: YieldingRooms::default(),
                 stats,
             },

@@ -89,6 +89,7 @@ fn serve(
             unread,
             context: Some(Box::pin(context)),
             shut_down: false,
+            may_end: false,
         })));
     });
 }
@@ -105,6 +106,8 @@ struct Live<S> {
     context: Option<Pin<Box<S>>>,
     /// Whether our side of the socket is closed.
     shut_down: bool,
+    /// Whether its end has had its turn, see [`Shared::take_end`].
+    may_end: bool,
 }
 
 /// How a connection stops being this thread's.
@@ -174,8 +177,18 @@ where
             }
             match self.client.phase() {
                 Phase::Open => Poll::Pending,
-                Phase::Closing => self.poll_close(cx, clients.shared()),
-                Phase::Lost => Poll::Ready(End::Over),
+                phase => {
+                    if !self.may_end && !clients.shared().take_end() {
+                        // Thousands may end at one moment.
+                        wake_behind_the_network(cx);
+                        return Poll::Pending;
+                    }
+                    self.may_end = true;
+                    match phase {
+                        Phase::Lost => Poll::Ready(End::Over),
+                        _ => self.poll_close(cx, clients.shared()),
+                    }
+                }
             }
         })
     }

@@ -6,8 +6,8 @@ use actix::{AsyncContext, Context, fut::wrap_future};
 
 use super::RoomActor;
 
-/// Deliveries after which a room yields: about half a millisecond of work.
-const BUDGET: usize = 4096;
+/// Deliveries after which a room yields: about a millisecond of work.
+const BUDGET: usize = 8192;
 
 /// What each command costs beside its deliveries, in deliveries.
 const COMMAND_COST: usize = 4;

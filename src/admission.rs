@@ -56,15 +56,37 @@ struct Counts {
     connections: AtomicUsize,
     upgraded: AtomicUsize,
     rooms: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    /// Detached members. They have no connection, and a place all the same.
+    detached: AtomicUsize,
+    by_address: Mutex<HashMap<IpAddr, AddressCount>>,
+}
+
+/// What one address has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AddressCount {
+    connections: usize,
+    detached: usize,
 }
 
 impl Counts {
-    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, AddressCount>> {
         // Each change is one step, so the map is whole at every moment.
         self.by_address
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    /// One of what `of` names, of this address, is no more.
+    fn give_back(&self, address: IpAddr, of: impl Fn(&mut AddressCount) -> &mut usize) {
+        let mut by_address = self.by_address();
+        if let Some(count) = by_address.get_mut(&address) {
+            *of(count) -= 1;
+            if *count == AddressCount::default() {
+                by_address.remove(&address);
+            }
+        }
     }
 }
 
@@ -166,15 +188,55 @@ impl Admission {
         let mut by_address = self.counts.by_address();
         let count = by_address.entry(address).or_default();
         // A count of 0 stands for a new entry, and a limit is 1 at least: none is left behind.
-        if self.max_per_address > 0 && *count >= self.max_per_address {
+        if self.max_per_address > 0 && count.connections >= self.max_per_address {
             return Err(Refused::FullForAddress);
         }
-        *count += 1;
+        count.connections += 1;
         drop(by_address);
         Ok(CountedAddress {
             address,
             counts: self.counts.clone(),
         })
+    }
+
+    /// Whether a member may begin on a connection of `client`, which has a place: detached members
+    /// count as well. Otherwise one connection at a time, lost again and again, would fill the rooms
+    /// with members that nobody counts. The limit is not applied to the upgrade, since a client that
+    /// comes back to its session must get that far.
+    ///
+    /// # Errors
+    /// [`Refused::Full`] and [`Refused::FullForAddress`].
+    pub fn check_new_member(&self, client: Option<IpAddr>) -> Result<(), Refused> {
+        let detached = self.counts.detached.load(Ordering::Relaxed);
+        if detached == 0 {
+            return Ok(());
+        }
+        if self.connections() + detached > self.max_connections {
+            return Err(Refused::Full);
+        }
+        let Some(address) = client.map(household).filter(|_| self.max_per_address > 0) else {
+            return Ok(());
+        };
+        let by_address = self.counts.by_address();
+        let count = by_address.get(&address).copied().unwrap_or_default();
+        if count.connections + count.detached > self.max_per_address {
+            return Err(Refused::FullForAddress);
+        }
+        Ok(())
+    }
+
+    /// Counts a member of `client` that has lost its connection.
+    pub fn detach(&self, client: Option<IpAddr>) -> DetachedPermit {
+        self.counts.detached.fetch_add(1, Ordering::Relaxed);
+        let address = client.map(household);
+        if let Some(address) = address {
+            let mut by_address = self.counts.by_address();
+            by_address.entry(address).or_default().detached += 1;
+        }
+        DetachedPermit {
+            address,
+            counts: self.counts.clone(),
+        }
     }
 
     /// How many connections there are.
@@ -327,12 +389,23 @@ struct CountedAddress {
 
 impl Drop for CountedAddress {
     fn drop(&mut self) {
-        let mut by_address = self.counts.by_address();
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
+        self.counts
+            .give_back(self.address, |count| &mut count.connections);
+    }
+}
+
+/// A detached member that is counted for as long as this lives.
+#[derive(Debug)]
+pub struct DetachedPermit {
+    address: Option<IpAddr>,
+    counts: Arc<Counts>,
+}
+
+impl Drop for DetachedPermit {
+    fn drop(&mut self) {
+        self.counts.detached.fetch_sub(1, Ordering::Relaxed);
+        if let Some(address) = self.address {
+            self.counts.give_back(address, |count| &mut count.detached);
         }
     }
 }
@@ -408,6 +481,28 @@ mod tests {
         assert!(admission.upgrade(&third, home, None).is_ok());
         drop(third);
         assert_eq!(admission.connections(), 0);
+        assert!(admission.counts.by_address().is_empty());
+    }
+
+    #[test]
+    fn detached_members_count_for_new_members_alone() {
+        let admission = admission(|s| {
+            s.max_connections = 3;
+            s.max_connections_per_ip = 2;
+        });
+        let [home, elsewhere] = ["192.0.2.1", "192.0.2.2"].map(|text| Some(ip(text)));
+        let first = admission.accept(home);
+        assert_eq!(admission.check_new_member(home), Ok(()));
+        let detached = [admission.detach(home), admission.detach(home)];
+        assert!(admission.accept(home).has_place(), "it may come to resume");
+        let over = Err(Refused::FullForAddress);
+        assert_eq!(admission.check_new_member(home), over);
+        assert_eq!(admission.check_new_member(elsewhere), Ok(()));
+        let more = admission.detach(elsewhere);
+        assert_eq!(admission.check_new_member(elsewhere), Err(Refused::Full));
+        drop((detached, more));
+        assert_eq!(admission.check_new_member(home), Ok(()));
+        drop(first);
         assert!(admission.counts.by_address().is_empty());
     }
 

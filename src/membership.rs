@@ -4,7 +4,7 @@
 //! connection's [`Membership`], and that is the one place from which the room hears of it, and
 //! decides whether the member leaves or is waited for.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use actix::prelude::*;
 
@@ -30,6 +30,8 @@ pub struct SessionEnded {
     pub connection: ConnectionId,
     /// Why.
     pub ending: Ending,
+    /// Where the client came from.
+    pub client: Option<IpAddr>,
 }
 
 /// A place in a room that is asked for.
@@ -110,6 +112,7 @@ pub struct Membership {
     /// Where it is.
     pub seat: Seat,
     connection: ConnectionId,
+    client: Option<IpAddr>,
     registry: Option<Rc<Recipient<SessionEnded>>>,
     /// Why it ends; what a panic leaves behind is a loss.
     ending: Ending,
@@ -120,11 +123,13 @@ impl Membership {
     pub fn guarded_by(
         seat: Seat,
         connection: ConnectionId,
+        client: Option<IpAddr>,
         registry: Rc<Recipient<SessionEnded>>,
     ) -> Self {
         Self {
             seat,
             connection,
+            client,
             registry: Some(registry),
             ending: Ending::Lost,
         }
@@ -150,6 +155,7 @@ impl Drop for Membership {
                 member: self.seat.member,
                 connection: self.connection,
                 ending: self.ending,
+                client: self.client,
             });
         }
     }

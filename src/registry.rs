@@ -8,12 +8,14 @@ use std::sync::Arc;
 use actix::prelude::*;
 
 use crate::{
+    clients,
     crew::{AreYouThere, Crew, MediaServerDown},
     ids::RoomId,
     membership::SessionEnded,
     protocol::error::{ErrorCode, Refusal},
     registry::directory::Directory,
-    room::{GoDown, Join, MemberRequest, RoomActor, RoomReport, rules::Rules},
+    room::{ConnectionEnded, GoDown, Join, MemberRequest, RoomActor, RoomReport, rules::Rules},
+    ticket::Ticket,
     vital::Vital,
 };
 
@@ -47,6 +49,20 @@ impl RegistryActor {
     }
 }
 
+impl RegistryActor {
+    /// Why no member may begin on the connection of this join, where that is so.
+    fn limit(&self, ticket: &Ticket) -> Option<Refusal> {
+        let client = clients::with(|clients| clients.get(ticket.client()))?;
+        let checked = self
+            .crew
+            .admission()
+            .check_new_member(client.handshake().client);
+        checked
+            .err()
+            .map(|limit| Refusal::new(ErrorCode::Unavailable, limit.to_string()))
+    }
+}
+
 impl Actor for RegistryActor {
     type Context = Context<Self>;
 }
@@ -54,12 +70,13 @@ impl Actor for RegistryActor {
 impl Handler<Join> for RegistryActor {
     type Result = ();
 
-    fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
+    fn handle(&mut self, mut join: Join, ctx: &mut Self::Context) {
         // An expired token opens no room: it can only resume a session, and the token is checked
         // before the limit of rooms.
         if join.join.has_expired && !self.directory.is_open(&join.join.request.room) {
             return join.ticket.refuse(&Refusal::no_session_to_resume());
         }
+        join.limit = self.limit(&join.ticket);
         let opened = self
             .directory
             .join(join.join.request.room.clone(), |id, name| {
@@ -102,7 +119,12 @@ impl Handler<SessionEnded> for RegistryActor {
 
     fn handle(&mut self, ended: SessionEnded, _: &mut Self::Context) {
         if let Some(room) = self.directory.room(ended.room) {
-            room.do_send(ended);
+            let admission = self.crew.admission();
+            let detached = ended
+                .ending
+                .is_loss()
+                .then(|| admission.detach(ended.client));
+            room.do_send(ConnectionEnded { ended, detached });
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod state;
 pub mod turn;
 
 use std::{
+    collections::HashMap,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,7 +24,7 @@ use actix::prelude::*;
 use actix_rt::task::JoinHandle;
 
 use crate::{
-    admission::CountedRoom,
+    admission::{CountedRoom, DetachedPermit},
     auth::Authorized,
     census::{Counted, Object},
     client::Phase,
@@ -70,6 +71,18 @@ pub struct Join {
     pub ticket: Ticket,
     /// What for.
     pub join: Authorized,
+    /// Why no member may begin on this connection, once the registry has found a limit reached.
+    pub limit: Option<Refusal>,
+}
+
+/// To a room: a connection of one of its members has ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ConnectionEnded {
+    /// Whose, and why.
+    pub ended: SessionEnded,
+    /// That the member counts further on, for as long as it is detached.
+    pub detached: Option<DetachedPermit>,
 }
 
 /// A request of a member.
@@ -130,6 +143,8 @@ pub struct RoomActor {
     session_ends: Rc<Recipient<SessionEnded>>,
     /// When it will wake itself, and the task that does it; `None`: its own message is on its way.
     alarm: Option<(Millis, Option<JoinHandle<()>>)>,
+    /// That its detached members count among those of their addresses.
+    detached: HashMap<MemberId, DetachedPermit>,
     /// The requests on their way to it.
     backlog: Rc<Backlog>,
     /// What it has done since the other tasks of its thread had their turn.
@@ -165,6 +180,7 @@ impl RoomActor {
             reports,
             session_ends: Rc::new(session_ends),
             alarm: None,
+            detached: HashMap::new(),
             backlog: Rc::default(),
             turn: Turn::default(),
             outputs: Vec::new(),
@@ -246,6 +262,7 @@ impl RoomActor {
                         }
                     }
                     Output::Departed {
+                        member,
                         session,
                         who,
                         why,
@@ -254,6 +271,7 @@ impl RoomActor {
                         if !matches!(why, Ending::Replaced | Ending::Shutdown) {
                             shared.stats.expiries.add(1);
                         }
+                        self.detached.remove(&member);
                         self.journal.departed(session, &who, why, away);
                     }
                 }
@@ -322,6 +340,7 @@ impl RoomActor {
             }
             Resumption::Resumed { last_cseq, .. } => {
                 stats.resumes.add(1);
+                self.detached.remove(&joined.member);
                 Some(last_cseq)
             }
         };
@@ -352,7 +371,8 @@ impl RoomActor {
                 backlog: self.backlog.clone(),
             };
             let registry = self.session_ends.clone();
-            let membership = Membership::guarded_by(seat, client.id(), registry);
+            let from = client.handshake().client;
+            let membership = Membership::guarded_by(seat, client.id(), from, registry);
             client.enter(membership, joined.allowance);
         }
         Frame::Own(answer)
@@ -497,7 +517,7 @@ impl Handler<Join> for RoomActor {
                 grants,
                 has_expired,
                 resume,
-                limit: None,
+                limit: join.limit,
                 allowance: client.and_then(|client| client.rate_limit()),
             });
             self.apply(command, Some(join.ticket), ctx);
@@ -552,17 +572,27 @@ pub fn provoke(action: &Action, word: &str) {
     }
 }
 
-impl Handler<SessionEnded> for RoomActor {
+impl Handler<ConnectionEnded> for RoomActor {
     type Result = ();
 
-    fn handle(&mut self, ended: SessionEnded, ctx: &mut Self::Context) {
-        let SessionEnded {
-            member,
-            connection,
-            ending,
-            ..
+    fn handle(&mut self, ended: ConnectionEnded, ctx: &mut Self::Context) {
+        let ConnectionEnded {
+            ended:
+                SessionEnded {
+                    member,
+                    connection,
+                    ending,
+                    ..
+                },
+            detached,
         } = ended;
         self.apply(Command::End(member, connection, ending), None, ctx);
+        let is_detached = |member: &Member| member.connection().is_none();
+        if let Some(permit) = detached
+            && self.state.member(member).is_some_and(is_detached)
+        {
+            self.detached.insert(member, permit);
+        }
         if clients::with(|clients| clients.shared().draining.get()) {
             self.abandon_if_deserted(ctx);
         }

@@ -218,7 +218,12 @@ impl SessionActor {
     /// Joins a room of this thread.
     fn enter(&self, join: Authorized, reply_to: ReplyTo) {
         let ticket = self.join_ticket(&join, reply_to);
-        self.worker.registry.do_send(Join { ticket, join });
+        let limit = None;
+        self.worker.registry.do_send(Join {
+            ticket,
+            join,
+            limit,
+        });
     }
 
     fn join_ticket(&self, join: &Authorized, reply_to: ReplyTo) -> Ticket {

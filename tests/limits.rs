@@ -3,7 +3,10 @@
 
 mod common;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use common::{http::*, openmetrics::Figures, *};
 use serde_json::json;
@@ -264,6 +267,72 @@ fn over_the_rate_limit_every_request_is_answered_429_and_in_the_end_1008() {
     assert_eq!(numbers, asked[..numbers.len()], "one answer each");
 }
 
+/// Joins and gives the connection up, again and again, in a room of its own each time, until a join
+/// is refused; the sessions that were granted, and the answer.
+fn lose_members(server: &Server) -> (Vec<String>, serde_json::Value) {
+    let mut sessions = Vec::new();
+    for n in 0..100 {
+        let mut client = server.connect();
+        let name = n.to_string();
+        let data = json!({"app": "test", "channel": name, "endpoint": name});
+        let answer = client.call("channel.join", data);
+        if answer["err"] != 0 {
+            return (sessions, answer);
+        }
+        sessions.push(answer["data"]["session"].as_str().unwrap().to_owned());
+        client.close(4900);
+        assert_eq!(client.closed(), 4900);
+    }
+    panic!("a hundred members were granted");
+}
+
+#[test]
+fn detached_members_count_for_max_connections_per_ip() {
+    let server = Server::with(|s| s.server.max_connections_per_ip = 5);
+    let (sessions, refused) = lose_members(&server);
+    assert_eq!((sessions.len(), &refused["err"]), (5, &json!(503)));
+
+    // A resume and a replacement need no further place.
+    let mut back = server.connect();
+    back.session.clone_from(&sessions[0]);
+    let again = |n: &str| json!({"app": "test", "channel": n, "endpoint": n});
+    assert_eq!(back.ok("channel.join", again("0"))["resumed"], true);
+    let mut instead = server.connect();
+    assert_eq!(instead.ok("channel.join", again("1"))["resumed"], false);
+    // Members that leave give their places back.
+    back.session.clone_from(&sessions[0]);
+    back.ok("channel.leave", json!({}));
+    drop(back);
+    let mut newcomer = server.connect();
+    newcomer.session.clone_from(&sessions[2]);
+    newcomer.join_with(again("2"));
+}
+
+#[test]
+fn detached_members_count_for_max_connections() {
+    let server = Server::with(|s| s.server.max_connections = 7);
+    let (sessions, refused) = lose_members(&server);
+    assert_eq!((sessions.len(), &refused["err"]), (7, &json!(503)));
+}
+
+#[test]
+fn expired_members_count_no_longer() {
+    let server = Server::with(|s| {
+        s.server.max_connections_per_ip = 3;
+        s.rooms.resume_window = Duration::from_millis(500);
+    });
+    assert_eq!(lose_members(&server).0.len(), 3);
+    let begun = Instant::now();
+    loop {
+        let mut client = server.connect();
+        let data = json!({"app": "test", "channel": "room", "endpoint": "anna"});
+        if client.call("channel.join", data)["err"] == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "they count on");
+    }
+}
+
 /// Joins as anna over a new connection; `session` is "" where nothing is to be resumed.
 fn rejoin(server: &Server, session: &str) -> Client {
     let mut client = server.connect();
@@ -288,7 +357,8 @@ fn granted(client: &mut Client, broadcasts: usize) -> usize {
 #[test]
 fn a_new_connection_of_a_member_brings_no_new_allowance() {
     const BURST: u32 = 60;
-    let ways: [(&str, fn(&Server, Client) -> Client); 5] = [
+    type ComeBack = fn(&Server, Client) -> Client;
+    let ways: [(&str, ComeBack); 5] = [
         ("a resume after a loss", |server, anna| {
             let session = anna.session.clone();
             anna.reset();

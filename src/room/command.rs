@@ -121,6 +121,8 @@ pub enum Output {
     },
     /// A member that was waited for is one no more.
     Departed {
+        /// Who it was.
+        member: MemberId,
         /// Its session.
         session: SessionId,
         /// Its names.

@@ -511,6 +511,7 @@ impl Doing<'_> {
     /// `member`, which was waited for `since` then, is one no more.
     fn departed(&mut self, member: &Member, why: Ending, since: Millis) {
         self.out.push(Output::Departed {
+            member: member.id,
             session: member.session,
             who: member.who.clone(),
             why,

@@ -122,6 +122,8 @@ pub struct Client {
     ping_may_go: Cell<bool>,
     /// Whether it is on the list of those for whom something waits that may, see [`crate::crowd`].
     in_crowd: Cell<bool>,
+    /// It stands in the bulk queue because the coalescer's time was up: what is prompt overtakes.
+    coalesced: Cell<bool>,
     /// A join or leave is under way.
     moving: Cell<bool>,
     /// A frame waits for `unanswered` or `moving`.
@@ -178,6 +180,7 @@ impl Client {
             dirty: Cell::new(false),
             ping_may_go: Cell::new(false),
             in_crowd: Cell::new(false),
+            coalesced: Cell::new(false),
             stuck_since: Cell::new(blocked_since),
             phase: Cell::new(Phase::Open),
             ending: Cell::default(),

@@ -291,7 +291,7 @@ impl Clients {
 
     /// Has a client flushed.
     pub fn mark(&self, client: &Client, urgency: Urgency) {
-        if client.set_dirty()
+        if client.schedule_flush(urgency)
             && self.dirty.borrow_mut().push(client.id(), urgency)
             && let Some(flusher) = &*self.flusher.borrow()
         {
@@ -322,11 +322,13 @@ impl Clients {
             if let Some(client) = self.table.borrow().get(id) {
                 // While it is on the list, or it would be put there again.
                 self.ping(client);
-                client.clear_dirty();
-                if !client.is_stuck() && client.phase() != Phase::Lost {
+                if client.take_flush() && !client.is_stuck() && client.phase() != Phase::Lost {
                     bytes += client.flush_part(PART_BYTES, &self.shared);
                     let has_more = !client.is_flushed() && !client.is_stuck();
-                    if has_more && client.phase() != Phase::Lost && client.set_dirty() {
+                    if has_more
+                        && client.phase() != Phase::Lost
+                        && client.schedule_flush(Urgency::Bulk)
+                    {
                         self.dirty.borrow_mut().push(id, Urgency::Bulk);
                     }
                 }

@@ -32,7 +32,7 @@ pub struct FlushQueue {
 }
 
 impl FlushQueue {
-    /// Adds a client, which must not be here yet. `true`: the queue was empty.
+    /// Adds a client. `true`: the queue was empty.
     pub fn push(&mut self, client: ConnectionId, urgency: Urgency) -> bool {
         let was_empty = self.is_empty();
         match urgency {

@@ -622,7 +622,9 @@ impl Handler<Due> for RoomActor {
     type Result = ();
 
     fn handle(&mut self, _: Due, ctx: &mut Self::Context) {
-        self.alarm = None;
+        if let Some((_, Some(other))) = self.alarm.take() {
+            other.abort();
+        }
         self.apply(Command::Elapse, None, ctx);
         self.report_if_empty();
     }

@@ -48,6 +48,12 @@ impl Client {
         self.heard.get().saturating_add(deadlines.idle_timeout)
     }
 
+    /// Whether the server does not read from it at present: its room has too much to do, or its move
+    /// waits until it has read more itself.
+    fn is_not_read(&self) -> bool {
+        self.paused.get() || self.is_to_move()
+    }
+
     /// When its socket, if it is full, has taken nothing for too long.
     fn stuck_until(&self, deadlines: &Deadlines) -> Option<Millis> {
         let since = self.stuck_since.get()?;
@@ -57,7 +63,8 @@ impl Client {
     /// When it has been in no room for too long, if it is in none.
     fn outside_until(&self, deadlines: &Deadlines) -> Option<Millis> {
         let since = self.outside_since.get();
-        let is_outside = self.membership.borrow().is_none();
+        // A join that waits for its move was sent in time.
+        let is_outside = self.membership.borrow().is_none() && !self.is_to_move();
         is_outside.then(|| since.saturating_add(deadlines.join_timeout))
     }
 
@@ -79,7 +86,11 @@ impl Client {
             }
         }
         if self.silent_until(deadlines) <= now {
-            return Some(Due::Cut(Ending::Idle));
+            if !self.is_not_read() {
+                return Some(Due::Cut(Ending::Idle));
+            }
+            // What it says waits in its socket. That is the server's doing, and no silence.
+            self.hear(now);
         }
         if !self.moving.get() && is_over(self.outside_until(deadlines)) {
             return Some(Due::NotJoined);

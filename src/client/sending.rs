@@ -4,7 +4,7 @@
 use std::{io::ErrorKind, time::Instant};
 
 use super::{Client, Phase, Shared};
-use crate::{ending::Ending, outbox::Frame};
+use crate::{ending::Ending, flush_queue::Urgency, outbox::Frame};
 
 impl Client {
     /// Adds to what waits. `true`: its socket takes more, so that somebody has to see to a flush.
@@ -44,14 +44,28 @@ impl Client {
                 || outbox.bytes_not_begun() + more > shared.send_queue_bytes)
     }
 
-    /// Puts it on the list of those to be flushed. `false`: it was there already.
-    pub fn set_dirty(&self) -> bool {
-        !self.dirty.replace(true)
+    /// Schedules a flush. `true`: it is to be put into the queue, where it may stand already, further
+    /// back.
+    #[must_use]
+    pub fn schedule_flush(&self, urgency: Urgency) -> bool {
+        let was_scheduled = self.dirty.replace(true);
+        match urgency {
+            Urgency::Prompt => self.coalesced.replace(false) || !was_scheduled,
+            Urgency::Bulk => !was_scheduled,
+            Urgency::Coalesced => {
+                if !was_scheduled {
+                    self.coalesced.set(true);
+                }
+                !was_scheduled
+            }
+        }
     }
 
-    /// It is no longer on the list.
-    pub fn clear_dirty(&self) {
-        self.dirty.set(false);
+    /// Its turn to be flushed has come. `false`: it has been flushed from a place further ahead.
+    #[must_use]
+    pub fn take_flush(&self) -> bool {
+        self.coalesced.set(false);
+        self.dirty.replace(false)
     }
 
     /// Whether so much waits for it that it should not wait for more.

@@ -18,13 +18,16 @@ use crate::ids::ConnectionId;
 /// Requests on their way to one room at most.
 pub const MAX_REQUESTS: usize = 256;
 
-/// With this many left, paused clients are resumed.
+/// Once full, it is open again with this many left. Without the gap the few members that are woken
+/// by their answers would fill it up again each time, and the paused ones would never be resumed.
 const LOW_WATER: usize = MAX_REQUESTS / 2;
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Backlog {
     requests: Cell<usize>,
+    /// It has been full and is not yet down to the low-water mark.
+    closed: Cell<bool>,
     /// Clients that have paused, in this order. None is here while there are no requests, so that a
     /// paused client is always resumed.
     paused: RefCell<VecDeque<ConnectionId>>,
@@ -33,12 +36,16 @@ pub struct Backlog {
 impl Backlog {
     /// A request is sent to the room.
     pub fn add(&self) {
-        self.requests.set(self.requests.get() + 1);
+        let requests = self.requests.get() + 1;
+        self.requests.set(requests);
+        if requests >= MAX_REQUESTS {
+            self.closed.set(true);
+        }
     }
 
     /// Whether a client has to pause before its next request.
     pub fn is_full(&self) -> bool {
-        self.requests.get() >= MAX_REQUESTS
+        self.closed.get()
     }
 
     /// This client has paused. It is to call this once for each pause, and only while the backlog
@@ -54,6 +61,7 @@ impl Backlog {
         if left > LOW_WATER {
             return Vec::new();
         }
+        self.closed.set(false);
         let mut paused = self.paused.borrow_mut();
         let count = match left {
             // Nothing else would resume those that are left.
@@ -98,6 +106,23 @@ mod tests {
         assert_eq!(backlog.remove(), first);
         assert!(!backlog.is_full());
         assert_eq!(backlog.remove()[0], rest[0]);
+    }
+
+    #[test]
+    fn a_full_backlog_stays_closed_to_those_who_would_fill_it_again() {
+        let backlog = Backlog::default();
+        for _ in 0..MAX_REQUESTS {
+            backlog.add();
+        }
+        let [paused] = ids();
+        backlog.pause(paused);
+        // Whoever is woken by an answer finds it full, until the paused ones had their turn.
+        for _ in LOW_WATER + 1..MAX_REQUESTS {
+            assert_eq!(backlog.remove(), []);
+            assert!(backlog.is_full());
+        }
+        assert_eq!(backlog.remove(), [paused]);
+        assert!(!backlog.is_full());
     }
 
     #[test]

@@ -199,10 +199,9 @@ impl RoomActor {
     }
 
     fn end_turn_if_spent(&mut self, ctx: &mut Context<Self>) {
-        clients::with(|clients| {
-            let yielding = &clients.shared().yielding_rooms;
-            self.turn.end_if_spent(ctx, yielding);
-        });
+        if self.turn.end_command() {
+            clients::with(|clients| turn::yield_turn(ctx, &clients.shared().yielding_rooms));
+        }
     }
 
     /// Applies a command and sends what comes of it.
@@ -536,7 +535,9 @@ impl Handler<MemberRequest> for RoomActor {
             action,
         } = request;
         let resumed = self.backlog.remove();
-        clients::with(|clients| clients.resume(&resumed));
+        if !resumed.is_empty() {
+            clients::with(|clients| clients.resume(&resumed));
+        }
         #[cfg(feature = "test-hooks")]
         provoke(&action, r#"{"panic":"room"}"#);
         let command = match action {

@@ -116,7 +116,7 @@ mod tests {
         }
         let [paused] = ids();
         backlog.pause(paused);
-        // Whoever is woken by an answer finds it full, until the paused ones had their turn.
+        // A client that is woken by an answer finds it full until the paused ones had their turn.
         for _ in LOW_WATER + 1..MAX_REQUESTS {
             assert_eq!(backlog.remove(), []);
             assert!(backlog.is_full());

@@ -28,18 +28,26 @@ impl Turn {
         self.spent = self.spent.saturating_add(deliveries);
     }
 
-    /// Called after each command; yields where the budget is spent.
-    pub(super) fn end_if_spent(&mut self, ctx: &mut Context<RoomActor>, yielding: &YieldingRooms) {
+    /// Called after each command. `true`: the budget is spent, the room has to yield, and a new turn
+    /// begins.
+    #[must_use]
+    pub(super) fn end_command(&mut self) -> bool {
         self.spend(COMMAND_COST);
-        if self.spent >= BUDGET {
+        let is_over = self.spent >= BUDGET;
+        if is_over {
             self.spent = 0;
-            let guard = yielding.enter();
-            ctx.wait(wrap_future(async move {
-                tokio::task::yield_now().await;
-                drop(guard);
-            }));
         }
+        is_over
     }
+}
+
+/// Makes the mailbox of a room wait for a yield to the I/O driver.
+pub(super) fn yield_turn(ctx: &mut Context<RoomActor>, yielding: &YieldingRooms) {
+    let guard = yielding.enter();
+    ctx.wait(wrap_future(async move {
+        tokio::task::yield_now().await;
+        drop(guard);
+    }));
 }
 
 /// How many rooms of a thread have yielded with more to do, as far as is known.

@@ -1449,7 +1449,12 @@ fn where_none_speaks_webrtc_a_join_has_none_and_the_others_are_still_dumped() {
 fn a_broadcasts_payload_arrives_byte_for_byte() {
     let server = Server::start();
     let (mut watcher, mut member) = pair(&server);
-    let deep = format!("{{\"deep\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    let deep = nested(100);
+    let wide = format!(
+        r#"{{"wide":[{}0],"text":"{}"}}"#,
+        "[[]],".repeat(500),
+        "[".repeat(500)
+    );
     let payloads = [
         "{}",
         "{ }",
@@ -1462,6 +1467,7 @@ fn a_broadcasts_payload_arrives_byte_for_byte() {
         r#"{"version":7,"cseq":"x","method":null,"session":[],"payload":{}}"#,
         "{\"del\":\"\u{7f}\u{80}\u{2028}\u{feff}\u{10ffff}\"}",
         &deep,
+        &wide,
     ];
     for payload in payloads {
         let text = request(&member, 5, "broadcast", payload);
@@ -1478,6 +1484,26 @@ fn a_broadcasts_payload_arrives_byte_for_byte() {
             "sent {payload:.200}, came {behind:.200}"
         );
     }
+}
+
+/// An object of so many levels.
+fn nested(levels: usize) -> String {
+    let arrays = levels - 1;
+    format!(r#"{{"deep":{}{}}}"#, "[".repeat(arrays), "]".repeat(arrays))
+}
+
+#[test]
+fn a_broadcast_that_nests_more_than_100_levels_is_refused_and_reaches_nobody() {
+    let server = Server::start();
+    let (mut watcher, mut member) = pair(&server);
+    for levels in [101, 30_000] {
+        let text = request(&member, 5, "broadcast", &nested(levels));
+        refused(&mut member, &text, 400, 5);
+    }
+    let text = request(&member, 6, "broadcast", &nested(100));
+    assert_eq!(say(&mut member, &text)["err"], 0);
+    let event = watcher.next_text();
+    assert!(event.contains(&nested(100)), "{event:.200}");
 }
 
 #[test]

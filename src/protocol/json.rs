@@ -211,6 +211,39 @@ impl<'a, const N: usize> Object<'a, N> {
     }
 }
 
+/// Whether the brackets of a JSON text nest at most `most` deep. The outermost bracket is level 1.
+pub fn nests_at_most(text: &str, most: usize) -> bool {
+    let is_opening = |byte: &u8| matches!(byte, b'{' | b'[');
+    // Nearly every text ends here: what holds few brackets cannot nest them deeply.
+    if text.bytes().filter(is_opening).count() <= most {
+        return true;
+    }
+    let (mut depth, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > most {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+    }
+    true
+}
+
 /// Null counts as missing.
 pub fn present(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
@@ -237,6 +270,9 @@ pub fn write_number(value: u64, out: &mut impl io::Write) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
 
     const NAMES: [&str; 2] = ["a", "b"];
@@ -303,6 +339,45 @@ mod tests {
         assert!(read(&deep).is_ok());
         let unknown = format!("{{\"z\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
         assert!(read(&unknown).is_ok());
+    }
+
+    #[test]
+    fn only_brackets_outside_of_strings_nest() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(nests_at_most(&nested(3), 3));
+        assert!(!nests_at_most(&nested(4), 3));
+        for text in [
+            "[[1],[2],[3],[4]]",
+            r#"{"[[[[":"\\"}"#,
+            r#"["[[[[\"{{{{","]",[[]]]"#,
+            r#"["\\",[["{{{{"]]]"#,
+        ] {
+            assert!(nests_at_most(text, 3), "{text}");
+        }
+        assert!(!nests_at_most(r#"["\\",[[{}]],"]"]"#, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn the_depth_is_that_of_a_parser(
+            value in any::<bool>().prop_map(Value::from).prop_recursive(8, 64, 4, |inner| {
+                prop_oneof![
+                    prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                    prop::collection::hash_map(r#"[\[\]{}"\\a]{0,4}"#, inner, 0..4)
+                        .prop_map(|map| Value::Object(map.into_iter().collect())),
+                ]
+            }),
+            most in 0usize..10,
+        ) {
+            fn depth(value: &Value) -> usize {
+                match value {
+                    Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+                    Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+                    _ => 0,
+                }
+            }
+            prop_assert_eq!(nests_at_most(&value.to_string(), most), depth(&value) <= most);
+        }
     }
 
     #[test]

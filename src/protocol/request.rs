@@ -20,6 +20,10 @@ use crate::ids::{
     App, Channel, ClaimedSession, Codec, Device, Endpoint, IdentifierError, RoomName, StreamId,
 };
 
+/// The most levels of a payload, counted from its own outermost bracket. Many receivers' parsers fail
+/// on more, or overflow their stack.
+const MAX_NESTING: usize = 100;
+
 /// What every request has, whatever its method.
 ///
 /// ```json
@@ -177,14 +181,19 @@ impl<'a> Envelope<'a> {
         Object::read("data", self.data, &[]).map(|_| ())
     }
 
-    /// A broadcast's `data` is the client's own affair: only that it is an object is looked at,
-    /// and null is none.
+    /// A broadcast's `data` is the client's own affair: it must be an object, which null is not, and
+    /// nest at most [`MAX_NESTING`] levels.
     fn payload(&self) -> Result<Payload, Refusal> {
         let Some(data) = self.data else {
             return Ok(Payload(Bytes::from_static(b"{}")));
         };
         if !data.get().starts_with('{') {
             return Err(Refusal::bad_request("data must be an object"));
+        }
+        if !json::nests_at_most(data.get(), MAX_NESTING) {
+            return Err(Refusal::bad_request(format!(
+                "data must nest at most {MAX_NESTING} levels"
+            )));
         }
         // A copy of its own: parts of one buffer are counted, across threads, which costs more.
         Ok(Payload(Bytes::copy_from_slice(data.get().as_bytes())))

@@ -173,8 +173,8 @@ export interface BroadcastEvent {
 
 /** The server's error events. `republish_failed` and `invalid_message` are the library's own. */
 export type ServerErrorType =
-  | "bad_message" | "message_too_big" | "rate_limited" | "endpoint_replaced" | "slow_consumer"
-  | "removed" | "media_server_down" | "room_failed" | "server_shutdown" | "republish_failed"
+  | "join_timeout" | "bad_message" | "message_too_big" | "rate_limited" | "endpoint_replaced"
+  | "slow_consumer" | "removed" | "media_server_down" | "room_failed" | "server_shutdown" | "republish_failed"
   | "invalid_message";
 
 /** What the server complains of, for the record: the library has already done what has to be done. */

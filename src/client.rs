@@ -5,18 +5,16 @@
 //! the session's mailbox: what a client is told has one order, that of its outbox.
 
 mod due;
+mod join_log;
 mod sending;
 
 use std::{
     cell::{Cell, RefCell},
-    net::IpAddr,
-    rc::Rc,
-    sync::{Arc, LazyLock},
+    sync::Arc,
     task::Waker,
 };
 
 use crate::{
-    admission,
     alarms::Alarms,
     census::{Counted, Object},
     clock::Millis,
@@ -25,7 +23,7 @@ use crate::{
     handover::{Baggage, Handover, MAX_MOVED_BYTES},
     handshake::Handshake,
     ids::{ConnectionId, MemberId, RoomId, SessionId},
-    membership::{Membership, Wanted},
+    membership::Membership,
     outbox::{Frame, Mark, Outbox},
     protocol::{
         cseq::Cseq,
@@ -37,14 +35,10 @@ use crate::{
     socket::Socket,
     stats::Stats,
     tally::Tally,
-    throttle::KeyedThrottle,
 };
 
 /// Requests of one client that may be unanswered at a time; then its frames wait in its socket.
 const MAX_UNANSWERED: u32 = 64;
-
-/// Connections that end before the thread looks for news.
-const ENDS_A_TURN: u32 = 32;
 
 /// What all clients of a thread share.
 #[derive(Debug)]
@@ -63,33 +57,10 @@ pub struct Shared {
     pub alarms: Alarms,
     /// Whether the server goes down: nobody is told any more who leaves.
     pub draining: Cell<bool>,
-    /// Connections that have ended in this turn, see [`Shared::take_end`].
-    pub ends: Rc<Cell<u32>>,
     /// Rooms that have yielded with more to do.
     pub yielding_rooms: YieldingRooms,
     /// The thread's counters.
     pub stats: Arc<Stats>,
-}
-
-impl Shared {
-    /// Whether one more connection may end before the thread looks for news. Thousands may end at
-    /// one moment, and each end takes tens of microseconds, most of them in the kernel.
-    #[must_use]
-    pub fn take_end(&self) -> bool {
-        let ends = self.ends.get();
-        if ends >= ENDS_A_TURN {
-            return false;
-        }
-        if ends == 0 {
-            let ends = self.ends.clone();
-            actix_rt::spawn(async move {
-                tokio::task::yield_now().await;
-                ends.set(0);
-            });
-        }
-        self.ends.set(ends + 1);
-        true
-    }
 }
 
 /// Whether the connection still serves its client.
@@ -147,7 +118,9 @@ pub struct Client {
     membership: RefCell<Option<Membership>>,
     /// Why it is no longer open.
     ending: Cell<Ending>,
-    handover: RefCell<Option<Handover>>,
+    /// Whether the turn has come in which its connection ends.
+    may_end: Cell<bool>,
+    handover: RefCell<Option<Box<Handover>>>,
     /// How it is closed once all its requests are answered.
     parting: RefCell<Option<Parting>>,
     /// When it was last outside of every room: at its connect or its leave.
@@ -184,6 +157,7 @@ impl Client {
             stuck_since: Cell::new(blocked_since),
             phase: Cell::new(Phase::Open),
             ending: Cell::default(),
+            may_end: Cell::new(false),
             membership: RefCell::new(None),
             handover: RefCell::new(None),
             rate: RefCell::new(rate),
@@ -422,7 +396,7 @@ impl Client {
     /// Asks the connection's task to move to another thread.
     pub fn hand_over(&self, handover: Handover) {
         self.moving.set(true);
-        *self.handover.borrow_mut() = Some(handover);
+        *self.handover.borrow_mut() = Some(Box::new(handover));
         self.wake();
     }
 
@@ -431,13 +405,15 @@ impl Client {
         self.handover.borrow().is_some()
     }
 
-    /// Whether so little waits to be written that it may move or join.
-    pub fn has_little_unsent(&self) -> bool {
-        self.outbox.borrow().bytes() <= MAX_MOVED_BYTES
+    /// Whether so little waits to be written that it may move or join. What moves along counts as
+    /// waiting there, so it leaves room for what the next room sends.
+    pub fn has_little_unsent(&self, shared: &Shared) -> bool {
+        let most = MAX_MOVED_BYTES.min(shared.send_queue_bytes / 2);
+        self.outbox.borrow().bytes() <= most
     }
 
     /// What the connection's task is asked to do.
-    pub fn take_handover(&self) -> Option<Handover> {
+    pub fn take_handover(&self) -> Option<Box<Handover>> {
         self.handover.borrow_mut().take()
     }
 
@@ -556,28 +532,15 @@ impl Client {
         self.wake();
     }
 
-    /// A join that was not granted; `join` where it could be read. Any client can cause such lines
-    /// as fast as the rate limit allows, so they are throttled for each address and error code.
-    pub fn log_refused_join(&self, join: Option<&Wanted>, refusal: &Refusal) {
-        static LINES: LazyLock<KeyedThrottle<(Option<IpAddr>, u16)>> =
-            LazyLock::new(KeyedThrottle::default);
-        if !log::log_enabled!(log::Level::Info) {
-            return;
-        }
-        let network = self.handshake.client.map(admission::household);
-        let Some(suppressed) = LINES.permit((network, refusal.code as u16)) else {
-            return;
-        };
-        log::info!(
-            app = join.map(|join| join.room.app.as_str()),
-            channel = join.map(|join| join.room.channel.as_str()),
-            endpoint = join.and_then(|join| Some(join.endpoint.as_ref()?.as_str())),
-            client:% = self.handshake.shown_address(),
-            err = refusal.code as u16,
-            reason:% = refusal.message,
-            suppressed = suppressed;
-            "join refused"
-        );
+    /// Lets its connection end now, see [`Clients::request_end`](crate::clients::Clients::request_end).
+    pub fn allow_end(&self) {
+        self.may_end.set(true);
+        self.wake();
+    }
+
+    /// Whether its connection may end now.
+    pub fn may_end(&self) -> bool {
+        self.may_end.get()
     }
 
     /// Why it ended, once it has.

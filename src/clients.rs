@@ -12,6 +12,8 @@
 //! **One ticker.** Deadlines and heartbeats are looked up some forty times a second, of those clients for
 //! whom something may be due ([`Alarms`]), instead of one timer a connection.
 
+mod ends;
+
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::BTreeMap,
@@ -29,6 +31,7 @@ use tokio::time::MissedTickBehavior;
 use crate::{
     alarms::Alarms,
     client::{Client, Phase, Shared},
+    clients::ends::Ends,
     clock::{Millis, millis},
     crowd::Crowd,
     deadlines::{Deadlines, Due},
@@ -75,6 +78,7 @@ pub struct Clients {
     dirty: RefCell<FlushQueue>,
     flusher: RefCell<Option<Waker>>,
     crowd: Crowd,
+    ends: Rc<Ends>,
     shared: Shared,
     last_tick: Cell<Instant>,
     awake: Cell<Duration>,
@@ -152,6 +156,7 @@ impl Clients {
             dirty: RefCell::default(),
             flusher: RefCell::default(),
             crowd: Crowd::default(),
+            ends: Rc::default(),
             shared: Shared {
                 now: Cell::new(0),
                 send_queue: session.send_queue,
@@ -160,7 +165,6 @@ impl Clients {
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
                 alarms: Alarms::default(),
                 draining: Cell::new(false),
-                ends: Rc::default(),
                 yielding_rooms: YieldingRooms::default(),
                 stats,
             },
@@ -258,6 +262,13 @@ impl Clients {
             self.mark(client, urgency);
         } else if client.enter_crowd() {
             self.crowd.wait(id, self.now());
+        }
+    }
+
+    /// Has a client's connection end: now, or in a later turn where very many end.
+    pub fn request_end(&self, client: &Client) {
+        if self.ends.enter(client.id()) {
+            client.allow_end();
         }
     }
 
@@ -400,11 +411,11 @@ impl Clients {
                 Some(Due::Ping) => {
                     self.ping(&client);
                 }
-                Some(Due::NotJoined) => client.close(
-                    Ending::NotJoined,
-                    "no channel.join within join_timeout",
-                    &self.shared,
-                ),
+                Some(Due::NotJoined) => {
+                    client.log_join_timeout();
+                    let reason = "no channel.join within join_timeout";
+                    client.close(Ending::NotJoined, reason, &self.shared);
+                }
                 Some(Due::Cut(ending)) => client.cut(ending),
             }
             client.look_again(&self.shared);

@@ -89,7 +89,7 @@ fn serve(
             unread,
             context: Some(Box::pin(context)),
             shut_down: false,
-            may_end: false,
+            is_ending: false,
         })));
     });
 }
@@ -106,14 +106,14 @@ struct Live<S> {
     context: Option<Pin<Box<S>>>,
     /// Whether our side of the socket is closed.
     shut_down: bool,
-    /// Whether its end has had its turn, see [`Shared::take_end`].
-    may_end: bool,
+    /// Whether it has asked for a turn in which it ends.
+    is_ending: bool,
 }
 
 /// How a connection stops being this thread's.
 enum End {
     Over,
-    Moves(Handover),
+    Moves(Box<Handover>),
 }
 
 impl<S> Future for Connection<S>
@@ -130,7 +130,7 @@ where
         if let End::Moves(handover) = ready!(live.poll(cx))
             && let Some(live) = this.0.take()
         {
-            live.hand_over(handover);
+            live.hand_over(*handover);
         }
         // Otherwise the destructor takes it out.
         Poll::Ready(())
@@ -178,12 +178,12 @@ where
             match self.client.phase() {
                 Phase::Open => Poll::Pending,
                 phase => {
-                    if !self.may_end && !clients.shared().take_end() {
-                        // Thousands may end at one moment.
-                        wake_behind_the_network(cx);
+                    if !std::mem::replace(&mut self.is_ending, true) {
+                        clients.request_end(&self.client);
+                    }
+                    if !self.client.may_end() {
                         return Poll::Pending;
                     }
-                    self.may_end = true;
                     match phase {
                         Phase::Lost => Poll::Ready(End::Over),
                         _ => self.poll_close(cx, clients.shared()),
@@ -214,18 +214,18 @@ where
     }
 
     /// The move that is due, once little enough waits to be written.
-    fn poll_handover(&self, cx: &mut Context<'_>, shared: &Shared) -> Option<Handover> {
+    fn poll_handover(&self, cx: &mut Context<'_>, shared: &Shared) -> Option<Box<Handover>> {
         if self.client.phase() != Phase::Open || !self.client.is_to_move() {
             return None;
         }
-        if !self.client.is_stuck() && !self.client.has_little_unsent() {
+        if !self.client.is_stuck() && !self.client.has_little_unsent(shared) {
             // The flusher would do this later, and does not wake this task. A full socket does.
             self.client.flush_part(clients::PART_BYTES, shared);
-            if !self.client.is_stuck() && !self.client.has_little_unsent() {
+            if !self.client.is_stuck() && !self.client.has_little_unsent(shared) {
                 wake_behind_the_network(cx);
             }
         }
-        if self.client.phase() != Phase::Open || !self.client.has_little_unsent() {
+        if self.client.phase() != Phase::Open || !self.client.has_little_unsent(shared) {
             return None;
         }
         self.client.take_handover()

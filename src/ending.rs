@@ -142,6 +142,7 @@ impl Ending {
     /// The error event that comes before the close frame, if there is one.
     pub fn error_type(self) -> Option<ErrorType> {
         Some(match self {
+            Self::NotJoined => ErrorType::JoinTimeout,
             Self::Replaced | Self::TakenOver => ErrorType::EndpointReplaced,
             Self::SlowConsumer => ErrorType::SlowConsumer,
             Self::RateLimited => ErrorType::RateLimited,

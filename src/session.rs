@@ -198,7 +198,9 @@ impl SessionActor {
 
     fn join(&self, join: Authorized, reply_to: ReplyTo) {
         let home = self.worker.crew.home(&join.request.room);
-        if home == self.worker.index && self.client.has_little_unsent() {
+        let has_little_unsent =
+            clients::with(|clients| self.client.has_little_unsent(clients.shared()));
+        if home == self.worker.index && has_little_unsent {
             self.enter(join, reply_to);
         } else {
             self.client.hand_over(Handover {

@@ -67,6 +67,7 @@ fn keys_of(message: &str) -> &'static [&'static str] {
             "reason",
             "suppressed",
         ],
+        "join timeout" => &["client", "suppressed"],
         "upgrade refused" => &["reason", "client", "suppressed"],
         "room closed" => &[
             "app",
@@ -740,6 +741,22 @@ fn refused_joins_of_an_address_are_logged_now_and_then() {
     let (_, lines) = process.ended();
     assert_eq!(of(&lines, "join refused").len(), 2);
     assert_eq!(of(&lines, "join").len(), of(&lines, "leave").len());
+}
+
+#[test]
+fn a_join_timeout_is_logged_now_and_then_for_an_address() {
+    let settings = [("SESSION__JOIN_TIMEOUT", "100ms")];
+    let mut process = Process::start(Format::Text, "info", &settings);
+    for _ in 0..3 {
+        let mut client = process.connect();
+        assert_eq!(client.error_event(), "join_timeout");
+        assert_eq!(client.closed(), 1008);
+    }
+    process.signal("TERM");
+    let (_, lines) = process.ended();
+    let lines = of(&lines, "join timeout");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0].get("client").unwrap(), "127.0.0.1");
 }
 
 #[test]

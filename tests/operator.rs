@@ -245,6 +245,7 @@ fn refusals_of_a_full_server_and_ends_by_limits_are_counted() {
     let mut anna = server.join("c", "anna");
     let mut late = server.connect();
     assert_eq!(upgrade_status(server.addr, ""), 503);
+    assert_eq!(late.error_event(), "join_timeout");
     assert_eq!(late.closed(), 1008);
     drop(late);
     anna.text(&"x".repeat(2000));

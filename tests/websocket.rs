@@ -832,10 +832,11 @@ fn with_join_timeout(join_timeout: Duration) -> Server {
 }
 
 #[test]
-fn a_client_that_does_not_join_is_closed_with_1008() {
+fn a_client_that_does_not_join_gets_an_error_event_and_is_closed_with_1008() {
     let server = with_join_timeout(Duration::from_millis(200));
     let begun = Instant::now();
     let mut client = server.connect();
+    assert_eq!(client.error_event(), "join_timeout");
     assert_eq!(client.closed(), 1008);
     assert!(begun.elapsed() >= Duration::from_millis(100), "too early");
 }
@@ -902,7 +903,7 @@ fn pings_and_refused_requests_do_not_put_the_join_timeout_off() {
             Received::Text(text) => {
                 let message: Value = serde_json::from_str(&text).unwrap();
                 assert_ne!(message["err"], 0);
-                refused += 1;
+                refused += usize::from(message["data"]["type"] != "join_timeout");
             }
             Received::Pong(_) => {}
             Received::Close(Some((code, _))) => break code,
@@ -929,6 +930,8 @@ fn after_a_leave_the_join_timeout_starts_anew() {
         client.ok("channel.leave", json!({}));
     }
     let left = Instant::now();
+    client.session.clear();
+    assert_eq!(client.error_event(), "join_timeout");
     assert_eq!(client.closed(), 1008);
     assert!(left.elapsed() >= join_timeout / 2, "too early");
 }
@@ -943,8 +946,12 @@ fn the_join_timeout_after_a_leave_waits_for_no_ping() {
     let mut client = server.connect();
     client.join("room", "member");
     // Its first join_timeout is over when this one's is, which began later.
-    assert_eq!(server.connect().closed(), 1008);
+    let mut other = server.connect();
+    assert_eq!(other.error_event(), "join_timeout");
+    assert_eq!(other.closed(), 1008);
     client.ok("channel.leave", json!({}));
+    client.session.clear();
+    assert_eq!(client.error_event(), "join_timeout");
     assert_eq!(client.closed(), 1008);
 }
 

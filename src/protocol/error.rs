@@ -79,6 +79,8 @@ impl Refusal {
 /// The `data.type` of an error event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorType {
+    /// The connection has not joined a room in time.
+    JoinTimeout,
     /// A frame that holds no JSON object.
     BadMessage,
     /// A message over `max_message_bytes`.
@@ -101,6 +103,7 @@ impl ErrorType {
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::JoinTimeout => "join_timeout",
             Self::BadMessage => "bad_message",
             Self::MessageTooBig => "message_too_big",
             Self::EndpointReplaced => "endpoint_replaced",

@@ -127,6 +127,7 @@ fn configure(name: &str, settings: &mut Settings, health: Option<&TcpListener>) 
                 public_key_file: String::new(),
             }];
         }
+        "late" => settings.session.join_timeout = Duration::from_millis(300),
         "too-big" | "shutdown" | "resume" => {}
         other => panic!("there is no server {other}"),
     }

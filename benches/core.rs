@@ -13,7 +13,7 @@ use meeting_server::{
         App, Channel, ClaimedSession, ConnectionId, Device, Endpoint, MemberId, RoomId, RoomName,
         SessionId,
     },
-    outbox::{Event, Frame, Mark, Outbox},
+    outbox::{Cause, Event, Frame, Mark, Outbox},
     protocol::{
         cseq::Cseq,
         event::{EventFrame, Payload, RoomEvent, Who},
@@ -120,6 +120,7 @@ impl Room {
             last_event: Some(resume.map_or(0, |(_, last_event)| last_event)),
             cseq: Cseq::default(),
             grants: Grants::ALL,
+            issued_at: None,
             has_expired: false,
             resume: resume.map(|(resume, _)| resume),
             limit: None,
@@ -264,7 +265,7 @@ fn outbox(c: &mut Criterion) {
                         outbox.push(Frame::Event(Event {
                             frame: frame.clone(),
                             numbered: true,
-                            replayed: false,
+                            cause: Cause::Client,
                         }));
                     }
                     while !outbox.is_empty() {

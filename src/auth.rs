@@ -17,10 +17,10 @@ pub mod mint;
 use thiserror::Error;
 
 use crate::{
-    grants::Grants,
+    grants::{Grants, IssuedAt},
     protocol::{
         error::{ErrorCode, Refusal},
-        request::JoinRequest,
+        request::{JoinRequest, Role},
     },
 };
 
@@ -31,6 +31,8 @@ pub struct Authorized {
     pub request: JoinRequest,
     /// What the member may do.
     pub grants: Grants,
+    /// When its token was issued, where the token says so.
+    pub issued_at: Option<IssuedAt>,
     /// Its token has expired: good enough to go on with a session, not to begin one.
     pub has_expired: bool,
 }
@@ -88,13 +90,16 @@ pub enum AuthError {
     /// It is good, but for something else.
     #[error("the token is for another {0}")]
     Other(&'static str),
+    /// The role is one that a token has to name, and it names none.
+    #[error("the token has no role; to join as {} it must name it", .0.as_str())]
+    RoleNotGranted(Role),
 }
 
 impl AuthError {
     /// The error code of the answer.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Other(_) => ErrorCode::Forbidden,
+            Self::Other(_) | Self::RoleNotGranted(_) => ErrorCode::Forbidden,
             _ => ErrorCode::Unauthorized,
         }
     }

@@ -1,5 +1,9 @@
 //! What a member may do in its room beyond being there.
 
+/// When a token was issued (its claim `iat`, RFC 7519 section 4.1.6), in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IssuedAt(pub i64);
+
 /// What a member may do. Without a token, or where its token does not say, everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grants {

@@ -38,9 +38,21 @@ pub struct Event {
     pub frame: Rc<EventFrame>,
     /// Whether this one understands event numbers.
     pub numbered: bool,
-    /// Whether it is one that the receiver has missed. Those do not count as waiting: they are
-    /// many at once, and no sign of a slow reader.
-    pub replayed: bool,
+    /// Why it is sent.
+    pub cause: Cause,
+}
+
+/// Why an event is sent, which decides what it counts towards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A client has done something. It counts towards `send_queue` and `send_queue_bytes`.
+    Client,
+    /// The server has done something by itself: it has expired a member. It counts towards
+    /// `send_queue_bytes` alone: thousands may come at one moment, and are no sign of a slow reader.
+    Server,
+    /// The receiver has missed it, see [`Progress`](crate::progress::Progress). It counts towards
+    /// neither.
+    Replay,
 }
 
 /// The answer to channel.dump: its own beginning, and the shared list.
@@ -82,11 +94,20 @@ impl Frame {
         }
     }
 
-    /// Whether it counts as waiting.
+    /// Whether it counts towards `send_queue`.
     pub fn counts(&self) -> bool {
         match self {
             Self::Own(_) | Self::Dump(_) => true,
-            Self::Event(event) => !event.replayed,
+            Self::Event(event) => event.cause == Cause::Client,
+            Self::Session(_) => false,
+        }
+    }
+
+    /// Whether its bytes count towards `send_queue_bytes`.
+    pub fn bytes_count(&self) -> bool {
+        match self {
+            Self::Own(_) | Self::Dump(_) => true,
+            Self::Event(event) => event.cause != Cause::Replay,
             Self::Session(_) => false,
         }
     }
@@ -125,8 +146,10 @@ pub struct Outbox {
     sent_up_to: u64,
     /// How many of `frames` are [`Frame::Session`].
     marks: usize,
-    /// How many of `frames` do not count as waiting, and their bytes.
+    /// How many of `frames` [do not count](Frame::counts).
     exempt: usize,
+    /// How many of those do not even [with their bytes](Frame::bytes_count), and their bytes.
+    weightless: usize,
     exempt_bytes: usize,
     _counted: Counted,
 }
@@ -142,6 +165,7 @@ impl Default for Outbox {
             sent_up_to: 0,
             marks: 0,
             exempt: 0,
+            weightless: 0,
             exempt_bytes: 0,
             _counted: Counted::new(Object::Outbox),
         }
@@ -169,8 +193,11 @@ impl Outbox {
         self.bytes += size;
         if !frame.counts() {
             self.exempt += 1;
-            self.exempt_bytes += size;
-            self.marks += usize::from(matches!(frame, Frame::Session(_)));
+            if !frame.bytes_count() {
+                self.weightless += 1;
+                self.exempt_bytes += size;
+                self.marks += usize::from(matches!(frame, Frame::Session(_)));
+            }
         }
         self.frames.push_back(frame);
     }
@@ -183,14 +210,19 @@ impl Outbox {
     /// When the first frame's event happened, if it is an event's and was not missed at first.
     pub fn first_event(&self) -> Option<Instant> {
         match self.frames.front() {
-            Some(Frame::Event(event)) if !event.replayed => Some(event.frame.at()),
+            Some(Frame::Event(event)) if event.cause != Cause::Replay => Some(event.frame.at()),
             _ => None,
         }
     }
 
-    /// How many frames wait that count as waiting.
+    /// How many frames wait that count towards `send_queue`.
     pub fn waiting(&self) -> usize {
         self.frames.len() - self.exempt
+    }
+
+    /// Whether none waits whose bytes count.
+    pub fn has_no_weight(&self) -> bool {
+        self.frames.len() == self.weightless
     }
 
     /// How many bytes are still to be sent.
@@ -204,7 +236,7 @@ impl Outbox {
         let begun = self
             .frames
             .front()
-            .filter(|front| self.has_begun() && front.counts());
+            .filter(|front| self.has_begun() && front.bytes_count());
         self.bytes - self.exempt_bytes - begun.map_or(0, Frame::size)
     }
 
@@ -289,7 +321,10 @@ impl Outbox {
     fn sent(&mut self, frame: Frame, size: usize) {
         if !frame.counts() {
             self.exempt -= 1;
-            self.exempt_bytes -= size;
+            if !frame.bytes_count() {
+                self.weightless -= 1;
+                self.exempt_bytes -= size;
+            }
         }
         match frame {
             Frame::Event(event) => self.sent_up_to = event.frame.number(),
@@ -312,9 +347,10 @@ impl Outbox {
             _ => sent_up_to,
         };
         self.bytes = begun.as_ref().map_or(0, Frame::size);
-        let exempt = begun.as_ref().filter(|begun| !begun.counts());
-        self.exempt = usize::from(exempt.is_some());
-        self.exempt_bytes = exempt.map_or(0, Frame::size);
+        self.exempt = usize::from(begun.as_ref().is_some_and(|begun| !begun.counts()));
+        let weightless = begun.as_ref().filter(|begun| !begun.bytes_count());
+        self.weightless = usize::from(weightless.is_some());
+        self.exempt_bytes = weightless.map_or(0, Frame::size);
         self.marks = 0;
         self.frames = begun.into_iter().collect();
     }
@@ -352,7 +388,7 @@ mod tests {
         Event {
             frame: Rc::new(RoomEvent::Join(who).encode(number, Instant::now())),
             numbered: false,
-            replayed: false,
+            cause: Cause::Client,
         }
     }
 
@@ -442,7 +478,7 @@ mod tests {
         outbox.push(mark(SessionId::generate(), 0));
         for number in 1..100 {
             let missed = Event {
-                replayed: true,
+                cause: Cause::Replay,
                 ..event(number)
             };
             outbox.push(Frame::Event(missed));
@@ -454,6 +490,29 @@ mod tests {
         assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (1, 4));
         drain(&mut outbox, 1000);
         assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_server_causes_counts_with_its_bytes_alone() {
+        let mut outbox = Outbox::default();
+        outbox.push(mark(SessionId::generate(), 0));
+        assert!(outbox.has_no_weight());
+        let caused = |number| Event {
+            cause: Cause::Server,
+            ..event(number)
+        };
+        let size = Frame::Event(caused(1)).size();
+        for number in 1..=10 {
+            outbox.push(Frame::Event(caused(number)));
+        }
+        assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (0, 10 * size));
+        assert!(!outbox.has_no_weight());
+        outbox.advance(size + 1);
+        assert_eq!(outbox.bytes_not_begun(), 8 * size, "one has begun");
+        outbox.drop_waiting();
+        assert_eq!((outbox.waiting(), outbox.bytes_not_begun()), (0, 0));
+        drain(&mut outbox, 1000);
+        assert_eq!((outbox.exempt, outbox.weightless), (0, 0));
     }
 
     #[test]

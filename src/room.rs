@@ -36,7 +36,7 @@ use crate::{
     ids::{Endpoint, MemberId, RoomId, RoomName, SessionId},
     media::{MediaServers, WEBRTC, assignment::Assignment},
     membership::{Membership, Seat, SessionEnded},
-    outbox::{Dump, Event, Frame},
+    outbox::{Cause, Dump, Event, Frame},
     protocol::{
         error::{ErrorCode, ErrorType, Refusal},
         event::{self, EventFrame, RoomEvent},
@@ -233,9 +233,15 @@ impl RoomActor {
                         frame,
                         except,
                         session,
+                        by_server,
                     } => {
                         self.journal.stream(&event, session);
-                        self.tell(&event, &frame, except, clients);
+                        let cause = if by_server {
+                            Cause::Server
+                        } else {
+                            Cause::Client
+                        };
+                        self.tell(&event, &frame, cause, except, clients);
                     }
                     Output::Replay { numbered, events } => {
                         self.turn.spend(events.len());
@@ -244,7 +250,7 @@ impl RoomActor {
                             let missed = Event {
                                 frame,
                                 numbered,
-                                replayed: true,
+                                cause: Cause::Replay,
                             };
                             if let Some(connection) = connection {
                                 clients.push_to(connection, Frame::Event(missed));
@@ -382,6 +388,7 @@ impl RoomActor {
         &mut self,
         event: &RoomEvent,
         frame: &Rc<EventFrame>,
+        cause: Cause,
         except: Option<MemberId>,
         clients: &Clients,
     ) {
@@ -405,19 +412,17 @@ impl RoomActor {
             Urgency::Prompt
         };
         let mut deliveries = 0;
-        for member in self.state.members() {
-            if Some(member.id) == except {
+        for receiver in self.state.members().receivers() {
+            if Some(receiver.member) == except {
                 continue;
             }
-            if let Some(connection) = member.connection() {
-                let event = Event {
-                    frame: frame.clone(),
-                    numbered: member.numbered,
-                    replayed: false,
-                };
-                clients.push_with(connection, Frame::Event(event), urgency);
-                deliveries += 1;
-            }
+            let event = Event {
+                frame: frame.clone(),
+                numbered: receiver.numbered,
+                cause,
+            };
+            clients.push_with(receiver.connection, Frame::Event(event), urgency);
+            deliveries += 1;
         }
         stats.deliveries.add(deliveries as u64);
         self.turn.spend(deliveries);
@@ -497,6 +502,7 @@ impl Handler<Join> for RoomActor {
             let Authorized {
                 request,
                 grants,
+                issued_at,
                 has_expired,
             } = join.join;
             let resume = request.session.map(|session| Resume {
@@ -514,6 +520,7 @@ impl Handler<Join> for RoomActor {
                 last_event: request.last_event,
                 cseq: join.ticket.reply_to().cseq,
                 grants,
+                issued_at,
                 has_expired,
                 resume,
                 limit: join.limit,

@@ -43,6 +43,7 @@ fn joining(connection: ConnectionId, endpoint: &str, device: &str, role: Role) -
         last_event: Some(0),
         cseq: Cseq::default(),
         grants: Grants::ALL,
+        issued_at: None,
         has_expired: false,
         resume: None,
         limit: None,

@@ -107,6 +107,7 @@ impl World {
                     last_event: numbered.then_some(0),
                     cseq: Cseq::default(),
                     grants: Grants::ALL,
+                    issued_at: None,
                     has_expired,
                     resume,
                     limit: None,

@@ -121,6 +121,67 @@ fn a_reader_that_keeps_up_with_bursts_is_not_put_out() {
     }
 }
 
+const EXPIRING: usize = 60;
+
+/// A room whose members publish, are all reset at once, and expire while `slow` reads nothing. The
+/// events of that have all been sent when this returns.
+fn mass_expiry(send_queue_bytes: usize) -> (Server, Client) {
+    let server = Server::with(|settings| {
+        settings.server.workers = 1;
+        // Longer than the whole test takes after the expiry: the evicted reader is not to expire.
+        settings.rooms.resume_window = Duration::from_secs(3);
+        settings.session.send_queue = 16;
+        settings.session.send_queue_bytes = send_queue_bytes;
+        settings.session.send_timeout = PATIENCE;
+        settings.session.socket_send_buffer = 4608;
+    });
+    let publishers: Vec<Client> = (0..EXPIRING)
+        .map(|n| {
+            let mut client = server.connect();
+            client.join("c", &format!("{}-{n}", "x".repeat(100)));
+            client.publish(&format!("{}-{n}", "s".repeat(100)));
+            client
+        })
+        .collect();
+    let mut slow = Client::connect_narrow(server.addr);
+    slow.join("c", "slow");
+    let mut watcher = server.join("c", "watcher");
+    slow.event("endpoint");
+    for publisher in publishers {
+        publisher.reset();
+    }
+    for _ in 0..EXPIRING {
+        assert_eq!(watcher.event("stream")["stat"], "unpublish");
+        assert_eq!(watcher.event("endpoint")["stat"], "leave");
+    }
+    (server, slow)
+}
+
+#[test]
+fn a_mass_expiry_does_not_count_towards_the_send_queue() {
+    let (server, mut slow) = mass_expiry(1 << 20);
+    for _ in 0..EXPIRING {
+        assert_eq!(slow.event("stream")["stat"], "unpublish");
+        assert_eq!(slow.event("endpoint")["stat"], "leave");
+    }
+    assert_eq!(slow.names(), ["slow", "watcher"]);
+    drop(server);
+}
+
+#[test]
+fn a_mass_expiry_counts_towards_the_bytes_of_the_send_queue() {
+    let (server, mut slow) = mass_expiry(8 * 1024);
+    loop {
+        let message = slow.next();
+        if message["event"] == "error" {
+            assert_eq!(message["data"]["type"], "slow_consumer", "{message}");
+            break;
+        }
+    }
+    assert_eq!(slow.closed(), 4002);
+    drop(server);
+}
+
 #[test]
 fn a_client_that_asks_for_dumps_and_never_reads_them_is_put_out() {
     let server = server(|_| {});

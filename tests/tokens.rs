@@ -475,7 +475,7 @@ fn claims_that_are_there_must_match() {
     let key = Signer::hs256(APP, "");
     let server = server(&[&key]);
     let ask = json!({
-        "app": APP, "channel": "room", "endpoint": "anna", "role": "recorder", "device": "phone",
+        "app": APP, "channel": "room", "endpoint": "anna", "role": "normal", "device": "phone",
     });
     let with = |claims: Value| {
         let mut ask = ask.clone();
@@ -487,9 +487,9 @@ fn claims_that_are_there_must_match() {
         json!({"app": APP}),
         json!({"channel": "room"}),
         json!({"endpoint": "anna"}),
-        json!({"role": "recorder"}),
+        json!({"role": "normal"}),
         json!({"device": "phone"}),
-        json!({"app": APP, "channel": "room", "endpoint": "anna", "role": "recorder",
+        json!({"app": APP, "channel": "room", "endpoint": "anna", "role": "normal",
                "device": "phone", "aud": "somebody", "iss": 7, "sub": {}, "jti": null}),
     ] {
         let_in(&server, with(claims));
@@ -501,7 +501,7 @@ fn claims_that_are_there_must_match() {
         ("channel", "room "),
         ("channel", "ROOM"),
         ("endpoint", "ann"),
-        ("role", "normal"),
+        ("role", "recorder"),
         ("device", ""),
         ("device", "phones"),
     ] {
@@ -602,6 +602,118 @@ fn grants_are_what_a_session_may_do_and_it_keeps_them() {
         }
         anna.ok("channel.leave", json!({}));
     }
+}
+
+/// Loses its connection and resumes with this token; the new connection.
+fn resumed(server: &Server, client: Client, token: &str) -> Client {
+    let session = client.session.clone();
+    client.reset();
+    let mut client = server.connect();
+    client.session = session;
+    let cseq = client.ask("channel.join", join(token));
+    let answer = client.answer(cseq);
+    assert_eq!(answer["data"]["resumed"], true, "{answer}");
+    client
+}
+
+#[test]
+fn a_resume_takes_the_grants_of_a_newer_token() {
+    let key = Signer::hs256(APP, "");
+    let server = server_with(&[&key], |settings| {
+        settings.rooms.resume_window = Duration::from_secs(60);
+    });
+    let token = |iat: Value, grants: &[&str]| key.token(json!({"iat": iat, "grants": grants}));
+    let first = token(json!(1_000.5), &["publish"]);
+    let (mut anna, _) = let_in(&server, join(&first));
+    // Each with whether it may broadcast and publish after it.
+    let tokens = [
+        (token(json!(1_000.5), &[]), false, true),
+        (token(json!(1_000.25), &[]), false, true),
+        (key.token(json!({"grants": []})), false, true),
+        (token(json!("1001"), &[]), false, true),
+        (token(json!(1_001), &["broadcast"]), true, false),
+        (first, true, false),
+        (token(json!(1e300), &["broadcast", "publish"]), true, true),
+    ];
+    for (n, (token, broadcast, publish)) in tokens.into_iter().enumerate() {
+        anna = resumed(&server, anna, &token);
+        let code = |granted| if granted { 0 } else { 403 };
+        assert_eq!(
+            anna.call("broadcast", json!({}))["err"],
+            code(broadcast),
+            "{n}"
+        );
+        let add = json!({"stream": stream("s1")});
+        assert_eq!(anna.call("stream.add", add)["err"], code(publish), "{n}");
+        if publish {
+            anna.ok("stream.delete", json!({"stream_id": "s1"}));
+        }
+    }
+}
+
+#[test]
+fn an_expired_token_changes_no_grants_at_a_resume() {
+    let key = Signer::hs256(APP, "");
+    let server = server_with(&[&key], |settings| {
+        settings.auth.leeway = Duration::ZERO;
+        settings.rooms.resume_window = Duration::from_secs(60);
+    });
+    let first = key.token(json!({"iat": 1, "grants": ["publish"]}));
+    let (anna, _) = let_in(&server, join(&first));
+    let expired = key.token(json!({"iat": 2, "exp": now() - 1}));
+    let mut anna = resumed(&server, anna, &expired);
+    assert_eq!(anna.call("broadcast", json!({}))["err"], 403);
+}
+
+#[test]
+fn a_resume_whose_token_takes_publish_away_ends_the_stream() {
+    let key = Signer::hs256(APP, "");
+    let server = server_with(&[&key], |settings| {
+        settings.rooms.resume_window = Duration::from_secs(60);
+    });
+    let (mut anna, _) = let_in(&server, join(&key.token(json!({"iat": 1}))));
+    let ben = json!({"app": APP, "channel": "room", "endpoint": "ben",
+        "token": key.token(json!({"iat": 1}))});
+    let (mut ben, _) = let_in(&server, ben);
+    anna.event("endpoint");
+    anna.publish("s1");
+    assert_eq!(ben.event("stream")["stat"], "publish");
+    let mut anna = resumed(&server, anna, &key.token(json!({"iat": 2, "grants": []})));
+    let ended = json!({"device": "", "endpoint": "anna", "stream": "s1", "stat": "unpublish"});
+    assert_eq!(ben.event("stream"), ended);
+    // She has not asked for it, so she gets the event too.
+    assert_eq!(anna.event("stream"), ended);
+    let dump = ben.ok("channel.dump", json!({}));
+    assert_eq!(dump["endpoint_list"][0]["stream"], Value::Null);
+}
+
+#[test]
+fn recorder_and_relayer_need_the_role_claim() {
+    let key = Signer::hs256(APP, "");
+    let server = server(&[&key]);
+    for role in ["recorder", "relayer"] {
+        let asking = |claims: Value| {
+            let mut data = join(&key.token(claims));
+            data["role"] = json!(role);
+            data
+        };
+        let message = refused(&server, asking(json!({})), 403);
+        assert!(message.contains(role), "{message}");
+        refused(&server, asking(json!({"role": "normal"})), 403);
+        for data in [
+            asking(json!({"role": role})),
+            join(&key.token(json!({"role": role}))),
+        ] {
+            let (mut anna, _) = let_in(&server, data);
+            let dump = anna.ok("channel.dump", json!({}));
+            assert_eq!(dump["endpoint_list"][0]["role"], role);
+            anna.ok("channel.leave", json!({}));
+        }
+    }
+    // "normal" needs none.
+    let mut data = join(&key.token(json!({})));
+    data["role"] = json!("normal");
+    let_in(&server, data);
 }
 
 #[test]

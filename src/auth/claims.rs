@@ -2,11 +2,13 @@
 //!
 //! ```json
 //! {"exp":1800000000,"nbf":1700000000,"app":"demo","channel":"c","endpoint":"anna",
-//!  "role":"normal","device":"phone","grants":["publish","broadcast"]}
+//!  "role":"normal","device":"phone","iat":1700000000,"grants":["publish","broadcast"]}
 //! ```
 //!
 //! Only `exp` must be there. What is there of the others must match the join; `endpoint`, `role`
-//! and `device` fill in what the join leaves out. All other claims are ignored.
+//! and `device` fill in what the join leaves out. The roles `recorder` and `relayer` are for tokens
+//! that name them. `iat` decides which of two tokens of one session is newer. All other claims are
+//! ignored.
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::{AuthError, Authorized};
 use crate::{
-    grants::Grants,
+    grants::{Grants, IssuedAt},
     ids::{Device, Endpoint, IdentifierError},
     protocol::request::{JoinRequest, Role},
 };
@@ -64,11 +66,16 @@ impl Claims {
         let endpoint = self.identifier("endpoint", Endpoint::new)?;
         let device = self.identifier("device", Device::new)?;
         fill_in("endpoint", &mut join.endpoint, endpoint)?;
-        fill_in("role", &mut join.role, self.role()?)?;
+        let role = self.role()?;
+        fill_in("role", &mut join.role, role)?;
+        if let (None, Some(asked @ (Role::Recorder | Role::Relayer))) = (role, join.role) {
+            return Err(AuthError::RoleNotGranted(asked));
+        }
         fill_in("device", &mut join.device, device)?;
         Ok(Authorized {
             request: join,
             grants: self.grants()?,
+            issued_at: self.issued_at(),
             has_expired,
         })
     }
@@ -101,6 +108,13 @@ impl Claims {
             }
         }
         Ok(grants)
+    }
+
+    /// An `iat` that is no number is ignored, as other claims are that this server does not need.
+    fn issued_at(&self) -> Option<IssuedAt> {
+        let seconds = self.0.get("iat")?.as_f64()?;
+        // Out of range it becomes the largest or smallest number, which keeps the order.
+        Some(IssuedAt((seconds * 1e3) as i64))
     }
 
     fn identifier<T>(

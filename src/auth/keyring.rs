@@ -75,6 +75,7 @@ impl Keyring {
             return Ok(Authorized {
                 request: join,
                 grants: Grants::ALL,
+                issued_at: None,
                 has_expired: false,
             });
         }

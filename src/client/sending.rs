@@ -12,10 +12,10 @@ impl Client {
         if self.phase.get() != Phase::Open {
             return false;
         }
-        if frame.counts() && self.is_full(frame.size(), shared) {
+        if frame.bytes_count() && self.is_full(&frame, shared) {
             // In a burst the queue may be long only because this turn is.
             self.flush(shared);
-            if self.phase.get() == Phase::Open && self.is_full(frame.size(), shared) {
+            if self.phase.get() == Phase::Open && self.is_full(&frame, shared) {
                 self.put_out(shared);
             }
             if self.phase.get() != Phase::Open {
@@ -37,11 +37,13 @@ impl Client {
         self.close_at_once(Ending::SlowConsumer, frames, shared);
     }
 
-    fn is_full(&self, more: usize, shared: &Shared) -> bool {
+    /// Whether there is no place for another frame. A single one may be longer than all that may
+    /// wait.
+    fn is_full(&self, another: &Frame, shared: &Shared) -> bool {
         let outbox = self.outbox.borrow();
-        outbox.waiting() > 0
-            && (outbox.waiting() >= shared.send_queue
-                || outbox.bytes_not_begun() + more > shared.send_queue_bytes)
+        let has_too_many = another.counts() && outbox.waiting() >= shared.send_queue;
+        let has_too_much = outbox.bytes_not_begun() + another.size() > shared.send_queue_bytes;
+        !outbox.has_no_weight() && (has_too_many || has_too_much)
     }
 
     /// Schedules a flush. `true`: it is to be put into the queue, where it may stand already, further

@@ -5,10 +5,14 @@ use std::io::Read;
 use super::*;
 use crate::{
     admission::Admission,
+    auth::Authorized,
     crowd::PATIENCE,
-    handover::Baggage,
+    grants::Grants,
+    handover::{Baggage, Handover, PendingJoin},
     handshake::{Handshake, UpgradeToken},
+    ids::{App, Channel, RoomName},
     outbox::Unsent,
+    protocol::{cseq::Cseq, reply::ReplyTo, request::JoinRequest},
     socket::Socket,
 };
 
@@ -211,4 +215,54 @@ fn first_pings_are_spread_evenly_over_the_interval() {
         tenths[(first * 10 / interval) as usize] += 1;
     }
     assert!(tenths.iter().all(|n| (95..=105).contains(n)), "{tenths:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_the_server_does_not_read_is_not_idle() {
+    let mut settings = Settings::defaults();
+    settings.session.ping_interval = Duration::from_millis(20);
+    settings.session.idle_timeout = Duration::from_millis(40);
+    settings.session.join_timeout = Duration::from_secs(60);
+    let clients = Clients::new(&settings, Arc::default());
+    let (client, _far) = connected(&clients, 3_600_000).await;
+    client.hand_over(Handover {
+        worker: 0,
+        pending: PendingJoin {
+            join: Authorized {
+                request: JoinRequest {
+                    room: RoomName {
+                        app: App::new("a").unwrap(),
+                        channel: Channel::new("c").unwrap(),
+                    },
+                    endpoint: None,
+                    role: None,
+                    device: None,
+                    token: None,
+                    last_event: None,
+                    session: None,
+                },
+                grants: Grants::ALL,
+                issued_at: None,
+                has_expired: false,
+            },
+            reply_to: ReplyTo {
+                method: None,
+                cseq: Cseq::default(),
+                session: None,
+            },
+        },
+    });
+    let tick_until = |end: Millis| {
+        while clients.now() < end && client.phase() == Phase::Open {
+            clients.tick(Duration::ZERO);
+            std::thread::yield_now();
+        }
+    };
+    let begun = clients.now();
+    tick_until(begun + 200);
+    assert_eq!(client.phase(), Phase::Open, "its move waits");
+    // From now on it is read, and says nothing.
+    assert!(client.take_handover().is_some());
+    tick_until(begun + 2_000);
+    assert_eq!(client.ending(), Ending::Idle);
 }

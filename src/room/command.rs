@@ -6,7 +6,7 @@ use std::{rc::Rc, sync::Arc, time::Instant};
 use crate::{
     clock::Millis,
     ending::Ending,
-    grants::Grants,
+    grants::{Grants, IssuedAt},
     ids::{ClaimedSession, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
     progress::Progress,
     protocol::{
@@ -46,6 +46,8 @@ pub struct Joining {
     pub cseq: Cseq,
     /// What it may do.
     pub grants: Grants,
+    /// When the token was issued that says so.
+    pub issued_at: Option<IssuedAt>,
     /// Its token has expired, which is good enough to go on with a session and not to begin one.
     pub has_expired: bool,
     /// The session with which it would go on.
@@ -104,6 +106,8 @@ pub enum Output {
         except: Option<MemberId>,
         /// The session of the member that it is about.
         session: SessionId,
+        /// No client has caused it: a member has expired.
+        by_server: bool,
     },
     /// To the one who asked, behind the answer: what it has missed, in order.
     Replay {

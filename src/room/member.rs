@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use crate::{
     clock::Millis,
     ending::Ending,
-    grants::Grants,
+    grants::{Grants, IssuedAt},
     ids::{ConnectionId, MemberId, SessionId},
     progress::Progress,
     protocol::{
@@ -30,6 +30,8 @@ pub struct Member {
     pub role: Role,
     /// What it may do.
     pub grants: Grants,
+    /// When the token was issued that has set them.
+    pub granted_by: Option<IssuedAt>,
     /// Its secret.
     pub session: SessionId,
     /// Its names.

@@ -1,7 +1,8 @@
 //! The members of a room in join order, with an index for each name by which one is looked up.
 //!
 //! Joins, resumes and leaves cost O(log n), so a room of thousands, attached or detached, does not
-//! slow its thread down.
+//! slow its thread down. The list of the receivers is the exception: a change moves its tail, which
+//! takes microseconds in a room of thousands.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 
@@ -23,6 +24,19 @@ pub struct Members {
     by_stream: HashMap<StreamId, MemberId>,
     /// Detached members by the time at which each was lost.
     detached: BTreeSet<(Millis, MemberId)>,
+    /// The attached members, in join order. A broadcast reads all of it and nothing else.
+    receivers: Vec<Receiver>,
+}
+
+/// What an event needs to know of an attached member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// The member.
+    pub member: MemberId,
+    /// The connection over which it is reached.
+    pub connection: ConnectionId,
+    /// Whether it understands event numbers.
+    pub numbered: bool,
 }
 
 impl Members {
@@ -76,6 +90,11 @@ impl Members {
         self.by_stream.len()
     }
 
+    /// The attached ones in join order.
+    pub fn receivers(&self) -> &[Receiver] {
+        &self.receivers
+    }
+
     /// How many are detached.
     pub fn detached(&self) -> usize {
         self.detached.len()
@@ -91,7 +110,13 @@ impl Members {
     pub(super) fn insert(&mut self, member: Member) {
         let id = member.id;
         debug_assert!(self.last().is_none_or(|last| last.id < id));
-        debug_assert!(member.connection().is_some());
+        let connection = member.connection();
+        debug_assert!(connection.is_some());
+        self.receivers.extend(connection.map(|connection| Receiver {
+            member: id,
+            connection,
+            numbered: member.numbered,
+        }));
         self.by_endpoint.insert(member.who.endpoint().clone(), id);
         self.by_session.insert((&member.session).into(), id);
         if let Some(stream) = &member.stream {
@@ -108,8 +133,11 @@ impl Members {
         if let Some(stream) = &member.stream {
             self.by_stream.remove(&stream.stream_id);
         }
-        if let Presence::Detached { since, .. } = member.presence {
-            self.detached.remove(&(since, id));
+        match member.presence {
+            Presence::Detached { since, .. } => {
+                self.detached.remove(&(since, id));
+            }
+            Presence::Attached(_) => self.remove_receiver(id),
         }
         shrink(&mut self.by_endpoint);
         shrink(&mut self.by_session);
@@ -117,12 +145,28 @@ impl Members {
         Some(member)
     }
 
-    /// Attaches a member to this connection; how it was present before.
-    pub(super) fn attach(&mut self, id: MemberId, connection: ConnectionId) -> Option<Presence> {
+    /// Attaches a member to this connection; how it was present before. Where `numbered`, it
+    /// understands event numbers from now on.
+    pub(super) fn attach(
+        &mut self,
+        id: MemberId,
+        connection: ConnectionId,
+        numbered: bool,
+    ) -> Option<Presence> {
         let member = self.by_id.get_mut(&id)?;
+        member.numbered |= numbered;
         let before = std::mem::replace(&mut member.presence, Presence::Attached(connection));
         if let Presence::Detached { since, .. } = before {
             self.detached.remove(&(since, id));
+        }
+        let receiver = Receiver {
+            member: id,
+            connection,
+            numbered: member.numbered,
+        };
+        match self.receiver_at(id) {
+            Ok(at) => self.receivers[at] = receiver,
+            Err(at) => self.receivers.insert(at, receiver),
         }
         Some(before)
     }
@@ -132,7 +176,23 @@ impl Members {
         if let Some(member) = self.by_id.get_mut(&id) {
             member.presence = Presence::Detached { since, why };
             self.detached.insert((since, id));
+            self.remove_receiver(id);
         }
+    }
+
+    fn remove_receiver(&mut self, id: MemberId) {
+        if let Ok(at) = self.receiver_at(id) {
+            self.receivers.remove(at);
+        }
+        if self.receivers.capacity() > 4 * self.receivers.len() + SPARE_PLACES {
+            self.receivers.shrink_to_fit();
+        }
+    }
+
+    /// Where a receiver is, or where it would be.
+    fn receiver_at(&self, id: MemberId) -> Result<usize, usize> {
+        self.receivers
+            .binary_search_by_key(&id, |receiver| receiver.member)
     }
 
     /// Sets what a member publishes, which nobody else may publish; what it published before.

@@ -69,7 +69,12 @@ impl RoomState {
     /// [is overdue](Self::is_overdue), [`Command::Elapse`] comes first.
     pub fn apply(&mut self, command: Command, moment: Moment, out: &mut Vec<Output>) {
         let before = out.len();
-        let mut doing = Doing { moment, out };
+        let by_server = matches!(command, Command::Elapse | Command::Abandon);
+        let mut doing = Doing {
+            moment,
+            out,
+            by_server,
+        };
         match command {
             Command::Join(joining) => self.join(joining, &mut doing),
             Command::Leave(member, over) => self.leave(member, over, &mut doing),
@@ -205,6 +210,7 @@ impl RoomState {
             numbered: joining.last_event.is_some(),
             role: joining.role,
             grants: joining.grants,
+            granted_by: joining.issued_at,
             session,
             who: who.clone(),
             stream: None,
@@ -245,7 +251,8 @@ impl RoomState {
     }
 
     fn resume(&mut self, id: MemberId, after: u64, joining: &Joining, doing: &mut Doing<'_>) {
-        let before = self.members.attach(id, joining.connection);
+        let numbered = joining.last_event.is_some();
+        let before = self.members.attach(id, joining.connection, numbered);
         let (Some(before), Some(member)) = (before, self.members.get_mut(id)) else {
             return doing.refuse(Refusal::no_such_session());
         };
@@ -257,7 +264,11 @@ impl RoomState {
             }
             Presence::Detached { since, .. } => Some(doing.moment.now.saturating_sub(since)),
         };
-        member.numbered |= joining.last_event.is_some();
+        // A newer token may grant more or less. One that has expired proves the session and no more.
+        if !joining.has_expired && joining.issued_at > member.granted_by {
+            member.grants = joining.grants;
+            member.granted_by = joining.issued_at;
+        }
         let events = self.history.after(after, member.id, doing.moment.at);
         let last_cseq = member.progress.last_cseq();
         member.progress = Rc::new(Progress::new(after, last_cseq));
@@ -278,6 +289,7 @@ impl RoomState {
             numbered: member.numbered,
             events,
         });
+        self.unpublish_if_not_granted(id, doing);
     }
 
     /// A late farewell of an old connection does not unseat the member that goes on over another.
@@ -374,6 +386,19 @@ impl RoomState {
         self.changed(event, session, Some(member), doing);
     }
 
+    /// Ends the stream of a member that may no longer publish. The member itself gets the event too:
+    /// it has not asked for this.
+    fn unpublish_if_not_granted(&mut self, id: MemberId, doing: &mut Doing<'_>) {
+        let Some(member) = self.members.get(id).filter(|m| !m.grants.publish) else {
+            return;
+        };
+        let (who, session) = (member.who.clone(), member.session);
+        if let Some(stream) = self.members.set_stream(id, None) {
+            let event = RoomEvent::Unpublish(who, stream.stream_id);
+            self.changed(event, session, None, doing);
+        }
+    }
+
     fn dump(&mut self, member: MemberId, doing: &mut Doing<'_>) {
         if self.members.get(member).is_none() {
             return doing.refuse(Refusal::no_such_session());
@@ -446,6 +471,7 @@ impl RoomState {
             frame,
             except,
             session,
+            by_server: doing.by_server,
         });
     }
 
@@ -493,6 +519,7 @@ fn not_granted(why: &'static str) -> Refusal {
 struct Doing<'a> {
     moment: Moment,
     out: &'a mut Vec<Output>,
+    by_server: bool,
 }
 
 impl Doing<'_> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use meeting_server::{
     clock::Millis,
     ending::Ending,
-    grants::Grants,
+    grants::{Grants, IssuedAt},
     ids::{ClaimedSession, Codec, ConnectionId, Device, Endpoint, MemberId, SessionId, StreamId},
     progress::Progress,
     protocol::{
@@ -147,6 +147,8 @@ pub struct Asks<'a> {
     pub session: Option<ClaimedSession>,
     pub cseq: u64,
     pub grants: Grants,
+    /// When its token was issued.
+    pub issued_at: Option<IssuedAt>,
     /// Whether its token has expired.
     pub has_expired: bool,
 }
@@ -162,6 +164,7 @@ impl<'a> Asks<'a> {
             session: None,
             cseq: 1,
             grants: Grants::ALL,
+            issued_at: None,
             has_expired: false,
         }
     }
@@ -238,6 +241,7 @@ impl Meeting {
             last_event: asks.last_event,
             cseq: cseq(asks.cseq),
             grants: asks.grants,
+            issued_at: asks.issued_at,
             has_expired: asks.has_expired,
             resume: asks.session.map(|session| Resume {
                 session,

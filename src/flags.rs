@@ -50,6 +50,15 @@ pub(crate) struct GenKey {
     pub(crate) kid: String,
 }
 
+/// Stands for an empty list of grants.
+const NO_GRANT: &str = "none";
+
+/// The values of `--grant`.
+const GRANTS: [&str; Grants::NAMES.len() + 1] = {
+    let [publish, broadcast] = Grants::NAMES;
+    [publish, broadcast, NO_GRANT]
+};
+
 #[derive(Args)]
 pub(crate) struct GenToken {
     /// For which app; it must have a key in the settings
@@ -70,8 +79,8 @@ pub(crate) struct GenToken {
     /// For which device [default: any]
     #[arg(long)]
     device: Option<String>,
-    /// What it may do; may be said twice [default: everything]
-    #[arg(long, value_name = "GRANT", value_parser = Grants::NAMES)]
+    /// What it may do; may be given several times; "none" alone: nothing [default: everything]
+    #[arg(long, value_name = "GRANT", value_parser = GRANTS)]
     grant: Vec<String>,
     /// How long it holds
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
@@ -81,19 +90,29 @@ pub(crate) struct GenToken {
     private_key_file: Option<String>,
 }
 
-impl From<&GenToken> for TokenRequest {
-    fn from(flags: &GenToken) -> Self {
-        Self {
+impl TryFrom<&GenToken> for TokenRequest {
+    type Error = &'static str;
+
+    fn try_from(flags: &GenToken) -> Result<Self, Self::Error> {
+        let grants = match &flags.grant[..] {
+            [] => None,
+            [none] if none == NO_GRANT => Some(Vec::new()),
+            grants if grants.iter().any(|grant| grant == NO_GRANT) => {
+                return Err("--grant none goes with no other --grant; see --help");
+            }
+            grants => Some(grants.to_vec()),
+        };
+        Ok(Self {
             app: flags.app.clone(),
             kid: flags.kid.clone(),
             channel: flags.channel.clone(),
             endpoint: flags.endpoint.clone(),
             role: flags.role.clone(),
             device: flags.device.clone(),
-            grants: Some(flags.grant.clone()).filter(|grants| !grants.is_empty()),
+            grants,
             ttl: flags.ttl,
             private_key_file: flags.private_key_file.clone(),
-        }
+        })
     }
 }
 

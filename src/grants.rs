@@ -29,13 +29,12 @@ impl Grants {
     /// The words that tokens use.
     pub const NAMES: [&str; 2] = ["publish", "broadcast"];
 
-    /// Grants what `name` stands for. `false`: that is not one of [`Self::NAMES`].
-    pub fn add(&mut self, name: &str) -> bool {
+    /// Grants what `name` stands for: nothing, where it is not one of [`Self::NAMES`].
+    pub fn add(&mut self, name: &str) {
         match name {
             "publish" => self.publish = true,
             "broadcast" => self.broadcast = true,
-            _ => return false,
+            _ => {}
         }
-        true
     }
 }

@@ -97,7 +97,9 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             print(&entry)
         }
         Some(Command::GenToken(request)) => {
-            let token = mint::token(&settings.auth, &request.into());
+            let request = request.try_into();
+            let request = request.map_err(|error: &str| Failure::new(error, BAD_SETTINGS))?;
+            let token = mint::token(&settings.auth, &request);
             print(&format!("{}\n", token.map_err(|error| failed(&error))?))
         }
         Some(Command::CheckToken(check)) => {

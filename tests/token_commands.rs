@@ -8,7 +8,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use common::{
@@ -157,6 +157,58 @@ fn a_key_and_a_token_are_two_commands_away() {
     for args in [&["check-token"][..], &["check-token", "-"]] {
         let said = run(&settings, args, &token);
         assert_eq!(said.code, 0, "{said:?}");
+    }
+}
+
+/// What a token says, unverified.
+fn claims(token: &str) -> Value {
+    let claims = jsonwebtoken::dangerous::insecure_decode_claims(token.trim());
+    claims.unwrap()
+}
+
+#[test]
+fn a_token_says_when_it_was_made_and_may_grant_nothing() {
+    let settings = settings_with(&[&Signer::hs256("demo", "")]);
+    let token = |more: &[&str]| {
+        let said = ok(
+            &settings,
+            &[&["gen-token", "--app", "demo"][..], more].concat(),
+        );
+        claims(&said)
+    };
+    let now = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.unwrap().as_secs()
+    };
+    let before = now();
+    let plain = token(&["--ttl", "90s"]);
+    let iat = plain["iat"].as_u64().unwrap();
+    assert!((before..=now()).contains(&iat), "{plain}");
+    assert_eq!(plain["exp"], iat + 90);
+    assert_eq!(plain.get("grants"), None);
+    assert_eq!(token(&["--grant", "none"])["grants"], json!([]));
+    assert_eq!(
+        token(&["--grant", "broadcast"])["grants"],
+        json!(["broadcast"])
+    );
+    let args = [
+        "gen-token",
+        "--app",
+        "demo",
+        "--grant",
+        "none",
+        "--grant",
+        "publish",
+    ];
+    assert!(fails(&settings, &args, 2).contains("none"));
+
+    let nothing = ok(
+        &settings,
+        &["gen-token", "--app", "demo", "--grant", "none"],
+    );
+    let said = ok(&settings, &["check-token", nothing.trim()]);
+    for line in ["may publish: no", "may broadcast: no"] {
+        assert!(said.lines().any(|said| said == line), "{said}");
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::settings::{Auth, AuthKey, SettingsError};
 
-/// What a token is to say. `None` and no grants at all: the claim is left out.
+/// What a token is to say. `None`: the claim is left out.
 #[derive(Clone, Debug, Default)]
 pub struct TokenRequest {
     /// For which app; it must have a key.
@@ -28,7 +28,7 @@ pub struct TokenRequest {
     pub role: Option<String>,
     /// On which device.
     pub device: Option<String>,
-    /// What it may do.
+    /// What it may do; an empty list: nothing but be there.
     pub grants: Option<Vec<String>>,
     /// How long it holds from now on.
     pub ttl: Duration,
@@ -136,8 +136,10 @@ fn encoding_key(at: &str, key: &AuthKey, request: &TokenRequest) -> Result<Encod
 }
 
 fn claims(request: &TokenRequest) -> Map<String, Value> {
-    let exp = since_1970().saturating_add(request.ttl).as_secs();
+    let now = since_1970();
+    let exp = now.saturating_add(request.ttl).as_secs();
     let mut claims = Map::new();
+    claims.insert("iat".into(), now.as_secs().into());
     claims.insert("exp".into(), exp.into());
     claims.insert("app".into(), request.app.clone().into());
     let named = [

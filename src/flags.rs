@@ -12,7 +12,7 @@ use meeting_server::{
 
 /// The room server of a video-meeting system. Serves, unless a command says otherwise.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = meeting_server::VERSION)]
 pub(crate) struct Flags {
     /// The settings file [default: settings.toml, where it is there]
     #[arg(long, value_name = "FILE", global = true)]

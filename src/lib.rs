@@ -30,6 +30,12 @@
 
 #![warn(clippy::unwrap_used)]
 
+/// The version, and the commit in brackets where it is known.
+pub const VERSION: &str = env!("MEETING_SERVER_VERSION");
+
+/// The commit that was built, or "" where the build did not know it.
+pub const COMMIT: &str = env!("MEETING_SERVER_COMMIT");
+
 pub mod admission;
 pub mod alarms;
 pub mod auth;

@@ -49,7 +49,10 @@ impl Collector for Figures {
         page.info(
             "build",
             "What is running",
-            &[("version", env!("CARGO_PKG_VERSION"))],
+            &[
+                ("version", env!("CARGO_PKG_VERSION")),
+                ("commit", crate::COMMIT),
+            ],
         )?;
         page.gauge(
             "connections",

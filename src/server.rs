@@ -253,6 +253,7 @@ impl StartLine {
     fn log(&self, settings: &Settings) {
         log::info!(
             version = env!("CARGO_PKG_VERSION"),
+            commit = Some(crate::COMMIT).filter(|commit| !commit.is_empty()),
             bind:% = self.bind,
             ops = self.ops.map(|ops| ops.to_string()).as_deref(),
             workers = self.workers,

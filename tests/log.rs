@@ -19,6 +19,7 @@ fn keys_of(message: &str) -> &'static [&'static str] {
     match message {
         "start" => &[
             "version",
+            "commit",
             "bind",
             "ops",
             "workers",
@@ -385,7 +386,7 @@ fn the_fields_of_a_line_have_always_the_same_order() {
                 .all(|key| known.any(|known| known == key));
             assert!(in_order, "{line:?}");
             let may_lack =
-                ["join", "lost", "leave", "join refused"].contains(&line.message.as_str());
+                ["start", "join", "lost", "leave", "join refused"].contains(&line.message.as_str());
             assert!(
                 may_lack || line.fields.len() == keys_of(&line.message).len(),
                 "{line:?}"

@@ -290,7 +290,8 @@ fn no_figure_is_by_room_channel_endpoint_or_stream() {
     let labels = Figures::scrape(server.ops).labels;
     let labels: BTreeSet<&str> = labels.values().flatten().map(String::as_str).collect();
     let known = [
-        "code", "event", "kind", "le", "members", "method", "name", "reason", "result", "version",
+        "code", "commit", "event", "kind", "le", "members", "method", "name", "reason", "result",
+        "version",
     ];
     assert_eq!(labels, BTreeSet::from(known));
 }

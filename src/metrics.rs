@@ -1,12 +1,20 @@
 //! The figures at /metrics, as Prometheus and OpenMetrics read them. docs/metrics.md lists them.
 //!
+//! The page is OpenMetrics where the scraper asks for it, and the Prometheus text format 0.0.4 for
+//! all others ([`text_format`]).
+//!
 //! Never a label by room, channel or endpoint: there are as many of those as clients like.
+
+mod process;
+mod text_format;
 
 use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text},
+    encoding::{
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeMetric, NoLabelSet, text,
+    },
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -19,18 +27,113 @@ use crate::{
     media::MediaServers,
     protocol::method::Method,
     stats::{EVENTS, REFUSALS, RESULTS, ROOM_SIZES, Stats},
+    tls::Identity,
 };
 
-/// All figures as text.
+pub use process::ProcessFigures;
+
+/// How the page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The Prometheus text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The value of the header Content-Type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// All figures as text, with those of the process where they are known.
 ///
 /// # Errors
 /// None that is known: the text is written to memory.
-pub fn encode(crew: &Arc<Crew>) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("meeting_server");
-    registry.register_collector(Box::new(Figures(crew.clone())));
+pub fn encode(
+    crew: &Arc<Crew>,
+    process: Option<ProcessFigures>,
+    format: Format,
+) -> Result<String, fmt::Error> {
+    let mut ours = Registry::with_prefix("meeting_server");
+    ours.register_collector(Box::new(Figures(crew.clone())));
     let mut out = String::new();
-    text::encode(&mut out, &registry)?;
-    Ok(out)
+    text::encode_registry(&mut out, &ours)?;
+    if let Some(figures) = process {
+        let mut system = Registry::default();
+        system.register_collector(Box::new(figures));
+        text::encode_registry(&mut out, &system)?;
+    }
+    text::encode_eof(&mut out)?;
+    Ok(match format {
+        Format::Text => text_format::from_openmetrics(&out),
+        Format::OpenMetrics => out,
+    })
+}
+
+impl Collector for ProcessFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        counter(
+            encoder,
+            "process_cpu_seconds",
+            "CPU time of the process in seconds, user and system together",
+            self.cpu_seconds,
+        )?;
+        gauge(
+            encoder,
+            "process_resident_memory_bytes",
+            "Resident memory of the process in bytes",
+            i64::try_from(self.resident_bytes).unwrap_or(i64::MAX),
+        )?;
+        gauge(
+            encoder,
+            "process_open_fds",
+            "Open file descriptors",
+            i64::try_from(self.open_fds).unwrap_or(i64::MAX),
+        )?;
+        if let Some(max_fds) = self.max_fds {
+            gauge(
+                encoder,
+                "process_max_fds",
+                "The limit of open file descriptors",
+                i64::try_from(max_fds).unwrap_or(i64::MAX),
+            )?;
+        }
+        gauge(
+            encoder,
+            "process_start_time_seconds",
+            "When the process began, in seconds since 1970",
+            self.start_seconds,
+        )
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: impl EncodeGaugeValue,
+) -> fmt::Result {
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Gauge)?
+        .encode_gauge(&value)
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: impl EncodeCounterValue,
+) -> fmt::Result {
+    encoder
+        .encode_descriptor(name, help, None, MetricType::Counter)?
+        .encode_counter::<NoLabelSet, _, u64>(&value, None)
 }
 
 #[derive(Debug)]
@@ -43,7 +146,7 @@ impl Collector for Figures {
             encoder,
             stats: &stats,
         };
-        let gauge = |of: fn(&Stats) -> &Gauge| stats.iter().map(|s| of(s).get()).sum::<i64>();
+        let sum = |of: fn(&Stats) -> &Gauge| stats.iter().map(|s| of(s).get()).sum::<i64>();
         let admission = self.0.admission();
 
         page.info(
@@ -62,19 +165,15 @@ impl Collector for Figures {
         page.gauge(
             "sessions",
             "Members of rooms, those that are waited for included",
-            gauge(|s| &s.sessions),
+            sum(|s| &s.sessions),
         )?;
         page.gauge(
             "sessions_detached",
             "Members without a connection, that are waited for",
-            gauge(|s| &s.detached),
+            sum(|s| &s.detached),
         )?;
         page.gauge("rooms", "Rooms", admission.rooms() as i64)?;
-        page.gauge(
-            "streams",
-            "Streams that are published",
-            gauge(|s| &s.streams),
-        )?;
+        page.gauge("streams", "Streams that are published", sum(|s| &s.streams))?;
         page.rooms_by_size()?;
         page.counter(
             "joins",
@@ -105,15 +204,22 @@ impl Collector for Figures {
         page.gauge(
             "history_events",
             "Events that rooms keep for members who may come back",
-            gauge(|s| &s.history_events),
+            sum(|s| &s.history_events),
         )?;
         page.gauge(
             "history_bytes",
             "Their memory in bytes",
-            gauge(|s| &s.history_bytes),
+            sum(|s| &s.history_bytes),
         )?;
         page.objects()?;
         page.media_servers(self.0.media())?;
+        if let Some(end) = self.0.identity().and_then(Identity::not_after) {
+            page.gauge(
+                "certificate_not_after_timestamp_seconds",
+                "When the certificate of the listener expires, in seconds since 1970",
+                i64::try_from(end).unwrap_or(i64::MAX),
+            )?;
+        }
         page.counter("frames_received", "Frames from clients", |s| &s.frames_in)?;
         page.counter("received_bytes", "Their payload in bytes", |s| &s.bytes_in)?;
         page.counter("sent_bytes", "Bytes that sockets took", |s| &s.bytes_out)?;
@@ -167,19 +273,12 @@ impl Page<'_, '_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
-        let gauge = ConstGauge::new(value);
-        let encoder = self
-            .encoder
-            .encode_descriptor(name, help, None, gauge.metric_type())?;
-        gauge.encode(encoder)
+        gauge(&mut self.encoder, name, help, value)
     }
 
     fn counter(&mut self, name: &str, help: &str, of: impl Fn(&Stats) -> &Counter) -> fmt::Result {
-        let counter = ConstCounter::new(self.sum(of));
-        let encoder = self
-            .encoder
-            .encode_descriptor(name, help, None, counter.metric_type())?;
-        counter.encode(encoder)
+        let sum = self.sum(of);
+        counter(&mut self.encoder, name, help, sum)
     }
 
     fn labelled(

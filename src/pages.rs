@@ -5,13 +5,17 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpResponse,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, Quality},
+    },
     web,
 };
 
 use crate::{
     crew::Crew,
-    metrics, settings, upgrade,
+    metrics::{self, Format, ProcessFigures},
+    settings, upgrade,
     web::{self as files, get_or_head},
 };
 
@@ -39,7 +43,7 @@ pub fn configure_ops(config: &mut web::ServiceConfig, crew: &Arc<Crew>) {
         .app_data(web::Data::from(crew.clone()))
         .service(web::resource("/readyz").route(get_or_head().to(health)))
         .service(web::resource("/livez").route(get_or_head().to(alive)))
-        .route("/metrics", web::get().to(metrics));
+        .service(web::resource("/metrics").route(get_or_head().to(metrics)));
 }
 
 fn plain(status: StatusCode, text: &'static str) -> HttpResponse {
@@ -64,15 +68,50 @@ async fn alive(crew: web::Data<Crew>) -> HttpResponse {
     }
 }
 
-async fn metrics(crew: web::Data<Crew>) -> HttpResponse {
-    match metrics::encode(&crew) {
+async fn metrics(
+    crew: web::Data<Crew>,
+    accept: Option<web::Header<header::Accept>>,
+) -> HttpResponse {
+    let format = metrics_format(accept.as_deref());
+    // The kernel may count descriptors for milliseconds; the rooms of this thread do not wait for
+    // it.
+    let process = match web::block(ProcessFigures::read).await {
+        Ok(Ok(figures)) => Some(figures),
+        Ok(Err(error)) => {
+            log::debug!(error:% = error; "the figures of the process cannot be read");
+            None
+        }
+        Err(error) => {
+            log::debug!(error:% = error; "the figures of the process cannot be read");
+            None
+        }
+    };
+    match metrics::encode(&crew, process, format) {
         Ok(text) => HttpResponse::Ok()
-            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .content_type(format.content_type())
+            .insert_header((header::VARY, "accept"))
             .body(text),
         Err(error) => {
             log::error!("the figures cannot be written: {error}");
             HttpResponse::InternalServerError().finish()
         }
+    }
+}
+
+/// OpenMetrics where the scraper asks for it and does not prefer plain text.
+fn metrics_format(accept: Option<&header::Accept>) -> Format {
+    let quality = |essence: &str| {
+        let items = accept.map_or(&[][..], |accept| &accept.0);
+        let named = items
+            .iter()
+            .filter(|item| item.item.essence_str() == essence);
+        named.map(|item| item.quality).max()
+    };
+    match quality("application/openmetrics-text") {
+        Some(asked) if asked > Quality::ZERO && Some(asked) >= quality("text/plain") => {
+            Format::OpenMetrics
+        }
+        _ => Format::Text,
     }
 }
 

@@ -16,12 +16,24 @@ use rustls::{
     server::NoServerSessionStorage,
 };
 use tokio_rustls::TlsAcceptor;
+use x509_cert::{
+    certificate::{CertificateInner, Raw},
+    der::Decode,
+};
 
 use crate::settings::{SettingsError, Tls};
 
 /// What connections are taken in with, from now on. It can be changed while the server runs: a
 /// certificate is renewed every few weeks, and nobody is to be dropped for it.
-pub struct Identity(RwLock<Arc<ServerConfig>>);
+pub struct Identity(RwLock<Present>);
+
+/// What an [`Identity`] is at present.
+#[derive(Clone)]
+struct Present {
+    config: Arc<ServerConfig>,
+    /// When the server's own certificate expires, in seconds since 1970, where that can be read.
+    not_after: Option<u64>,
+}
 
 impl fmt::Debug for Identity {
     // Keys have no place in any print.
@@ -39,8 +51,7 @@ impl Identity {
         if settings.cert_file.is_empty() {
             return Ok(None);
         }
-        let config = server_config(settings)?;
-        Ok(Some(Self(RwLock::new(Arc::new(config)))))
+        Ok(Some(Self(RwLock::new(present(settings)?))))
     }
 
     /// From now on connections are taken in as `other`.
@@ -51,12 +62,30 @@ impl Identity {
 
     /// What the next connection is taken in with.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let config = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        config.clone().into()
+        let present = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        present.config.clone().into()
+    }
+
+    /// When the server's own certificate expires, in seconds since 1970, where that can be read.
+    pub fn not_after(&self) -> Option<u64> {
+        let present = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        present.not_after
     }
 }
 
-fn server_config(settings: &Tls) -> Result<ServerConfig, SettingsError> {
+/// The end of a certificate's validity, in seconds since 1970.
+fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+    // Not checked against RFC 5280: rustls has taken it, and only one date is read.
+    let certificate = CertificateInner::<Raw>::from_der(certificate)
+        .inspect_err(|error| {
+            log::warn!(error:% = error; "the certificate's end cannot be read for the metrics");
+        })
+        .ok()?;
+    let validity = certificate.tbs_certificate().validity();
+    Some(validity.not_after.to_unix_duration().as_secs())
+}
+
+fn present(settings: &Tls) -> Result<Present, SettingsError> {
     let Tls {
         cert_file,
         key_file,
@@ -65,6 +94,7 @@ fn server_config(settings: &Tls) -> Result<ServerConfig, SettingsError> {
         let remedy = format!("must be a certificate chain in PEM, the server's own first: {e}");
         unusable("tls.cert_file", cert_file, remedy)
     })?;
+    let not_after = chain.first().and_then(not_after);
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| {
         let remedy = format!("must be a private key in PEM: {}", said(&e));
         unusable("tls.key_file", key_file, remedy)
@@ -86,7 +116,10 @@ fn server_config(settings: &Tls) -> Result<ServerConfig, SettingsError> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = Ticketer::new()
         .map_err(|e| unusable("tls.key_file", key_file, format!("cannot be used: {e}")))?;
-    Ok(config)
+    Ok(Present {
+        config: Arc::new(config),
+        not_after,
+    })
 }
 
 /// All certificates of a file; at least one.

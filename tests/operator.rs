@@ -298,7 +298,8 @@ fn no_figure_is_by_room_channel_endpoint_or_stream() {
 
 #[test]
 fn the_document_lists_what_there_is_and_nothing_else() {
-    let server = server();
+    // Only there is a certificate.
+    let server = server_with(|settings| settings.tls = wire::CERTIFICATE.settings());
     meeting(&server);
     let figures = Figures::scrape(server.ops);
     let row = |name: &String, kind: &String| {
@@ -331,7 +332,7 @@ fn the_document_lists_what_there_is_and_nothing_else() {
 
 #[test]
 fn the_alerts_of_the_document_ask_for_what_there_is() {
-    let server = server();
+    let server = server_with(|settings| settings.tls = wire::CERTIFICATE.settings());
     meeting(&server);
     let figures = Figures::scrape(server.ops);
     let mut known = BTreeSet::new();
@@ -350,7 +351,8 @@ fn the_alerts_of_the_document_ask_for_what_there_is() {
     let mut asked = 0;
     for block in blocks {
         let words = block.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        for word in words.filter(|word| word.starts_with(PREFIX)) {
+        let is_name = |word: &&str| word.starts_with(PREFIX) || word.starts_with("process_");
+        for word in words.filter(is_name) {
             assert!(known.contains(word), "{word}");
             asked += 1;
         }
@@ -390,6 +392,37 @@ fn without_ops_bind_all_pages_are_at_the_one_address() {
     }
     // The asker is a connection too; the one before it may not be gone yet.
     Figures::when(server.addr, |f| one(f, "connections") == 1.0);
+}
+
+#[test]
+fn head_is_answered_as_get_but_for_the_body() {
+    let server = server();
+    let at_the_address = [
+        "/",
+        "/page.css",
+        "/client.js",
+        "/client.d.ts",
+        "/healthz",
+        "/ws",
+        "/nowhere",
+    ];
+    let at_the_ops_address = ["/metrics", "/livez", "/readyz", "/nowhere"];
+    let all = at_the_address.map(|path| (server.addr, path)).into_iter();
+    for (addr, path) in all.chain(at_the_ops_address.map(|path| (server.ops, path))) {
+        let (full, head) = (get(addr, path), head(addr, path));
+        assert_eq!(head.body, "", "{path}");
+        assert_eq!(head.status, full.status, "{path}");
+        for name in ["content-type", "etag", "cache-control", "vary", "upgrade"] {
+            assert_eq!(head.header(name), full.header(name), "{name} of {path}");
+        }
+        let length = |response: &Response| response.header("content-length").map(str::to_owned);
+        // Figures change.
+        if path != "/metrics" {
+            assert_eq!(length(&head), length(&full), "{path}");
+        }
+        assert_eq!(length(&full), Some(full.body.len().to_string()), "{path}");
+        assert!(length(&head).is_some(), "{path}");
+    }
 }
 
 #[test]

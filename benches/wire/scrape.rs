@@ -16,7 +16,11 @@ impl Figures {
     /// Asks the server at its `ops` address.
     pub async fn scrape(ops: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(ops).await?;
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {ops}\r\nConnection: close\r\n\r\n");
+        // OpenMetrics ends with a mark, so that half a page is not taken for a whole one.
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: {ops}\r\nAccept: application/openmetrics-text\r\n\
+             Connection: close\r\n\r\n"
+        );
         let mut unsent = request.as_bytes();
         while !unsent.is_empty() {
             stream.writable().await?;

@@ -51,6 +51,12 @@ pub fn upgrade(client: &mut Client, headers: &str) -> u16 {
     status(&client.read_http_head())
 }
 
+/// The same with HEAD.
+pub fn head(addr: SocketAddr, path: &str) -> Response {
+    let request = format!("HEAD {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
+    exchange(addr, &request)
+}
+
 fn exchange(addr: SocketAddr, request: &str) -> Response {
     let mut client = Client::tcp(addr);
     client.write(request.as_bytes());

@@ -32,7 +32,8 @@ pub struct Figures {
 
 impl Figures {
     pub fn scrape(addr: SocketAddr) -> Self {
-        let page = http::get(addr, "/metrics");
+        let accept = "Accept: application/openmetrics-text;version=1.0.0\r\n";
+        let page = http::get_with(addr, "/metrics", accept);
         assert_eq!(page.status, 200);
         let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
         assert!(

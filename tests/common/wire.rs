@@ -30,9 +30,21 @@ pub struct Certificate {
 
 impl Certificate {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// One that expires at the beginning of this day.
+    pub fn until(year: i32, month: u8, day: u8) -> Self {
+        Self::with(|params| params.not_after = rcgen::date_time_ymd(year, month, day))
+    }
+
+    fn with(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        let (pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        change(&mut params);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let (pem, key_pem) = (certificate.pem(), key.serialize_pem());
         Self {
             cert_file: temporary(&pem),
             key_file: temporary(&key_pem),

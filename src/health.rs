@@ -54,15 +54,20 @@ pub struct Door {
 /// else at the one for everybody.
 pub fn door(settings: &Settings) -> Door {
     let server = &settings.server;
-    let mut addr = server.ops_bind.unwrap_or(server.bind);
-    // To listen everywhere is no address to connect to.
+    let addr = reachable(server.ops_bind.unwrap_or(server.bind));
+    let tls = server.ops_bind.is_none() && !settings.tls.cert_file.is_empty();
+    Door { addr, tls }
+}
+
+/// Where something that listens at `addr` is reached from this machine: loopback, where it listens
+/// on all addresses.
+pub fn reachable(mut addr: SocketAddr) -> SocketAddr {
     match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    let tls = server.ops_bind.is_none() && !settings.tls.cert_file.is_empty();
-    Door { addr, tls }
+    addr
 }
 
 /// Asks the server behind `door` for its `/readyz`.

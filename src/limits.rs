@@ -5,6 +5,7 @@
 //! raise it to the hard limit, which is far above. A server that leaves that out stops accepting
 //! at its thousandth client, long before `server.max_connections`.
 
+use log::Level;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that are no client's: standard streams, the log, listeners, and connections that are
@@ -14,8 +15,12 @@ const RESERVE: u64 = 64;
 /// What each worker's event loop has open.
 const RESERVE_PER_WORKER: u64 = 4;
 
-/// Raises the soft limit of open files to the hard one; warns where `max_connections` does not
-/// fit under it all the same. It is no reason not to serve: so many may never come.
+/// A limit below this is too low for any server, and worth a warning.
+const LOW: u64 = 4096;
+
+/// Raises the soft limit of open files to the hard one, and logs where `max_connections` does not
+/// fit under it all the same. The default of `max_connections` is above what many machines allow,
+/// so that is a warning only where the limit is below 4,096.
 pub fn raise_open_files(max_connections: usize, workers: usize) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -31,7 +36,13 @@ pub fn raise_open_files(max_connections: usize, workers: usize) {
     };
     let needed = needed(max_connections, workers);
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
-        log::warn!(
+        let level = if limit < LOW {
+            Level::Warn
+        } else {
+            Level::Info
+        };
+        log::log!(
+            level,
             limit = limit,
             needed = needed,
             max_connections = max_connections;

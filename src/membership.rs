@@ -95,6 +95,7 @@ impl Seat {
             sid = self.session.sid(),
             client:% = handshake.shown_address(),
             why = ending.as_str(),
+            close_code = figures.close_code,
             seconds = figures.duration.as_secs_f64(),
             messages_in = figures.messages_in,
             messages_out = figures.messages_out,

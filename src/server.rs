@@ -26,8 +26,9 @@ use crate::{
     clients,
     crew::Crew,
     handshake::ShownAddress,
+    health::reachable,
     http_socket::HttpSocket,
-    media::{MediaServers, health},
+    media::{MediaServers, health as media_health},
     pages,
     report::report_for_ever,
     settings::{Settings, SettingsError},
@@ -143,7 +144,7 @@ impl Server {
             crew,
         } = self;
         let told = crew.clone();
-        let _checks = health::begin(&settings, crew.media(), move || {
+        let _checks = media_health::begin(&settings, crew.media(), move || {
             told.media_server_went_down();
         });
         let mut server = actix_server::Server::build()
@@ -233,9 +234,24 @@ impl Server {
         Ok(())
     }
 
+    /// Where a browser on this machine finds the page.
+    fn page_url(&self) -> io::Result<String> {
+        let scheme = match self.crew.identity() {
+            Some(_) => "https",
+            None => "http",
+        };
+        Ok(format!("{scheme}://{}/", reachable(self.local_addr()?)))
+    }
+
     fn start_line(&self) -> io::Result<StartLine> {
         Ok(StartLine {
             bind: self.local_addr()?,
+            page: self
+                .settings
+                .server
+                .demo
+                .then(|| self.page_url())
+                .transpose()?,
             ops: self.ops_addr()?,
             workers: self.crew.size(),
         })
@@ -245,6 +261,7 @@ impl Server {
 /// What the log says at the start that the settings do not know.
 struct StartLine {
     bind: SocketAddr,
+    page: Option<String>,
     ops: Option<SocketAddr>,
     workers: usize,
 }
@@ -255,6 +272,7 @@ impl StartLine {
             version = env!("CARGO_PKG_VERSION"),
             commit = Some(crate::COMMIT).filter(|commit| !commit.is_empty()),
             bind:% = self.bind,
+            page = self.page.as_deref(),
             ops = self.ops.map(|ops| ops.to_string()).as_deref(),
             workers = self.workers,
             tls = !settings.tls.cert_file.is_empty(),

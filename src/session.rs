@@ -298,6 +298,7 @@ impl SessionActor {
     /// The client says goodbye: its close frame is echoed.
     fn farewell(&self, reason: Option<CloseReason>) {
         let code = reason.map(|reason| u16::from(reason.code));
+        self.client.tally().closed(code);
         let ending = match code {
             Some(CONNECTION_GIVEN_UP) => Ending::GivenUp,
             _ => Ending::Closed,

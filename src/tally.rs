@@ -16,6 +16,7 @@ pub struct Tally {
     longest_queue: Cell<usize>,
     ping_sent: Cell<Option<Instant>>,
     round_trip: Cell<Option<Duration>>,
+    close_code: Cell<Option<u16>>,
 }
 
 impl Default for Tally {
@@ -29,6 +30,7 @@ impl Default for Tally {
             longest_queue: Cell::default(),
             ping_sent: Cell::default(),
             round_trip: Cell::default(),
+            close_code: Cell::default(),
         }
     }
 }
@@ -81,6 +83,11 @@ impl Tally {
         Some(round_trip)
     }
 
+    /// The client's close frame came, with this code.
+    pub fn closed(&self, code: Option<u16>) {
+        self.close_code.set(code);
+    }
+
     /// The figures, as they stand.
     pub fn figures(&self) -> Figures {
         Figures {
@@ -91,6 +98,7 @@ impl Tally {
             bytes_out: self.bytes_out.get(),
             longest_queue: self.longest_queue.get(),
             round_trip: self.round_trip.get(),
+            close_code: self.close_code.get(),
         }
     }
 }
@@ -112,4 +120,6 @@ pub struct Figures {
     pub longest_queue: usize,
     /// Of the last ping that was answered.
     pub round_trip: Option<Duration>,
+    /// The code of the client's close frame, where it sent one that has a code.
+    pub close_code: Option<u16>,
 }

@@ -21,6 +21,7 @@ fn keys_of(message: &str) -> &'static [&'static str] {
             "version",
             "commit",
             "bind",
+            "page",
             "ops",
             "workers",
             "tls",
@@ -49,6 +50,7 @@ fn keys_of(message: &str) -> &'static [&'static str] {
             "sid",
             "client",
             "why",
+            "close_code",
             "away_seconds",
             "seconds",
             "messages_in",
@@ -115,6 +117,8 @@ struct Stay {
     away: bool,
     went: Option<u32>,
     why: String,
+    /// Of the client's close frame, if it has sent one.
+    close_code: Option<String>,
     seconds: f64,
     messages_in: u64,
     messages_out: u64,
@@ -126,6 +130,7 @@ impl Stay {
         assert_eq!(self.place, place(line));
         assert_eq!(self.client, line["client"]);
         self.why = line["why"].to_owned();
+        self.close_code = line.get("close_code").map(str::to_owned);
         self.seconds += line.number("seconds");
         self.messages_in += line.count("messages_in");
         self.messages_out += line.count("messages_out");
@@ -161,6 +166,7 @@ fn stays(lines: &[Line]) -> Vec<Stay> {
                 away: false,
                 went: None,
                 why: String::new(),
+                close_code: None,
                 seconds: 0.0,
                 messages_in: 0,
                 messages_out: 0,
@@ -279,6 +285,16 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
         let (status, lines) = process.ended();
         assert!(status.success());
 
+        let page = format!("http://{}/", process.addr);
+        assert_eq!(&of(&lines, "start")[0]["page"], page);
+        // Where the limit of open files is an ordinary one.
+        let warnings = lines.iter().filter(|line| line.level == "warn");
+        let warnings: Vec<&str> = warnings.map(|line| &line.message[..]).collect();
+        let [openness] = warnings[..] else {
+            panic!("{warnings:?}");
+        };
+        assert!(openness.starts_with("open to everybody"));
+
         let stays = stays(&lines);
         let told: Vec<_> = stays
             .iter()
@@ -300,6 +316,9 @@ fn the_story_of_a_meeting_is_told_by_the_log_alone() {
             told,
             story.map(|(who, what, why)| (who, what.to_owned(), why))
         );
+        let codes = stays.iter().map(|stay| stay.close_code.as_deref());
+        let codes: Vec<_> = codes.collect();
+        assert_eq!(codes, [None, None, None, Some("1000")]);
         let told: Vec<&str> = stays.iter().map(|stay| stay.sid.as_str()).collect();
         assert_eq!(told, sids);
         let lobby = |stay: &Stay| stay.place[..2] == ["test", "lobby"];

@@ -24,8 +24,8 @@
 //! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
 //!   [`pages`], [`web`], [`health`], [`limits`]
-//! * what an operator sees: [`logging`], [`throttle`], [`stats`], [`instrument`], [`census`],
-//!   [`report`], [`metrics`]
+//! * what an operator sees: [`logging`], [`log_writer`], [`throttle`], [`stats`], [`instrument`],
+//!   [`census`], [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
 
 #![warn(clippy::unwrap_used)]
@@ -57,6 +57,7 @@ pub mod http_socket;
 pub mod ids;
 pub mod instrument;
 pub mod limits;
+pub mod log_writer;
 pub mod logging;
 pub mod media;
 pub mod membership;

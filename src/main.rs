@@ -50,7 +50,10 @@ const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     match flags().and_then(|flags| run(&flags)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            log::logger().flush();
+            ExitCode::SUCCESS
+        }
         Err(failure) => failure.report(),
     }
 }
@@ -123,7 +126,8 @@ fn given(argument: Option<&str>) -> io::Result<String> {
 
 fn serve(settings: Settings, flags: &Flags) -> Result<(), Failure> {
     let file_size_limit = server::survive_file_size_limit();
-    logging::start(&settings.log);
+    logging::start(&settings.log)
+        .map_err(|error| Failure::new(format!("the log cannot be started: {error}"), FAILED))?;
     if let Err(error) = file_size_limit {
         log::warn!("SIGXFSZ cannot be caught: {error}");
     }
@@ -179,9 +183,8 @@ impl Failure {
     }
 
     /// One line on standard error, whether there is a log or not.
-    #[expect(clippy::print_stderr, reason = "the command line's own answer")]
     fn report(self) -> ExitCode {
-        eprintln!("meeting-server: {}", self.message);
+        logging::write_failure(&format!("meeting-server: {}", self.message));
         ExitCode::from(self.code)
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     crew::Crew,
     ending::Ending,
     instrument::{Counter, Gauge, Histogram, sum_of},
+    logging,
     media::MediaServers,
     protocol::method::Method,
     stats::{EVENTS, REFUSALS, RESULTS, ROOM_SIZES, Stats},
@@ -220,6 +221,12 @@ impl Collector for Figures {
                 i64::try_from(end).unwrap_or(i64::MAX),
             )?;
         }
+        counter(
+            &mut page.encoder,
+            "log_lines_dropped",
+            "Lines of the log that were dropped, since standard error did not take them",
+            logging::dropped_lines(),
+        )?;
         page.counter("frames_received", "Frames from clients", |s| &s.frames_in)?;
         page.counter("received_bytes", "Their payload in bytes", |s| &s.bytes_in)?;
         page.counter("sent_bytes", "Bytes that sockets took", |s| &s.bytes_out)?;

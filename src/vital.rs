@@ -8,6 +8,7 @@ impl Drop for Vital {
     fn drop(&mut self) {
         if std::thread::panicking() {
             log::error!("{} of a worker failed; the process ends", self.0);
+            log::logger().flush();
             std::process::exit(1);
         }
     }

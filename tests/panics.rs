@@ -5,11 +5,13 @@
 
 mod common;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{
+    log_line::Format,
     member::{Member, short},
     openmetrics::Figures,
+    process::Process,
     *,
 };
 use serde_json::json;
@@ -235,4 +237,46 @@ fn until_one_is_lost(server: &Server) {
             && now["meeting_server_objects{kind=\"connection\"}"] == 1.0
             && now["meeting_server_objects{kind=\"session\"}"] == 1.0
     });
+}
+
+#[test]
+fn a_panic_is_a_line_of_the_log_whatever_its_level() {
+    for (format, level) in [
+        (Format::Text, "info"),
+        (Format::Json, "meeting_server=info"),
+    ] {
+        let mut process = Process::start(format, level, &[]);
+        let mut anna = process.join("c", "anna");
+        let cseq = provoke(&mut anna);
+        assert_eq!(anna.answer(cseq)["err"], 503);
+        let line = process.line("panic");
+        assert_eq!(line.level, "error");
+        assert_eq!(line.keys()[..3], ["thread", "at", "reason"]);
+        assert!(line["at"].starts_with("src/"), "{line:?}");
+        assert!(!line["reason"].is_empty(), "{line:?}");
+        process.line("a room failed");
+    }
+}
+
+#[test]
+fn a_panic_does_not_wait_for_a_log_that_is_not_read() {
+    let settings = [("SESSION__RATE_LIMIT", "0"), ("SERVER__WORKERS", "1")];
+    let mut process = Process::start(Format::Text, "info", &settings);
+    let (mut anna, mut ben) = (process.join("c", "anna"), process.join("d", "ben"));
+    process.stop_reading();
+    // More than the pipe holds: three lines each time.
+    let mut carl = process.connect();
+    for _ in 0..500 {
+        carl.join("e", "carl");
+        carl.ok("channel.leave", json!({}));
+    }
+    let begun = Instant::now();
+    let cseq = provoke(&mut anna);
+    assert_eq!(anna.answer(cseq)["err"], 503);
+    ben.ok("broadcast", json!({}));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    process.go_on_reading();
+    process.line("panic");
+    process.line("a room failed");
 }

@@ -217,6 +217,7 @@ fn parse_json(line: &str) -> Option<Line> {
         .map(|(key, value)| match value {
             Value::String(text) => Some((key, text)),
             Value::Number(number) => Some((key, number.to_string())),
+            Value::Bool(value) => Some((key, value.to_string())),
             _ => None,
         })
         .collect::<Option<_>>()?;

@@ -5,8 +5,11 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
-    time::Duration,
+    sync::{
+        Arc, Condvar, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -21,8 +24,28 @@ pub struct Process {
     format: Format,
     child: Child,
     stderr: Receiver<String>,
+    reading: Arc<Reading>,
     /// All of its standard error so far.
     pub log: Vec<String>,
+}
+
+/// Whether the pipe of the standard error is read.
+#[derive(Default)]
+struct Reading {
+    paused: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Reading {
+    fn set(&self, paused: bool) {
+        *self.paused.lock().unwrap() = paused;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let paused = self.paused.lock().unwrap();
+        drop(self.changed.wait_while(paused, |paused| *paused).unwrap());
+    }
 }
 
 impl Process {
@@ -66,8 +89,11 @@ impl Process {
         let mut child = command.spawn().unwrap();
         let pipe = BufReader::new(child.stderr.take().unwrap());
         let (lines, stderr) = channel();
+        let reading = Arc::new(Reading::default());
+        let gate = reading.clone();
         std::thread::spawn(move || {
             for line in pipe.lines() {
+                gate.wait();
                 if lines.send(line.unwrap()).is_err() {
                     break;
                 }
@@ -80,12 +106,35 @@ impl Process {
             format,
             child,
             stderr,
+            reading,
             log: Vec::new(),
         };
         let start = process.line("start");
         process.addr = start["bind"].parse().unwrap();
         process.ops = start["ops"].parse().unwrap();
         process
+    }
+
+    /// Stops reading its standard error, whose pipe fills up then.
+    pub fn stop_reading(&self) {
+        self.reading.set(true);
+    }
+
+    /// Reads its standard error again.
+    pub fn go_on_reading(&self) {
+        self.reading.set(false);
+    }
+
+    /// Waits until it has ended, whether its standard error is read or not: its exit code.
+    pub fn exited(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Its number.

@@ -50,6 +50,30 @@ pub fn connections(addr: SocketAddr) -> usize {
     ours.count()
 }
 
+/// Where a process listens, by IPv4.
+pub fn listening(pid: u32) -> Vec<SocketAddr> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    // A file may be closed meanwhile.
+    let links = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
+    let sockets: Vec<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let listens = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (fields[1], fields[3], fields[9]);
+        let (ip, port) = local.split_once(':')?;
+        let ip = u32::from_str_radix(ip, 16).ok()?.to_ne_bytes();
+        let port = u16::from_str_radix(port, 16).ok()?;
+        let is_its = state == LISTEN && sockets.iter().any(|socket| socket == inode);
+        is_its.then(|| (ip, port).into())
+    };
+    table.lines().skip(1).filter_map(listens).collect()
+}
+
 /// Asks until `found`: what is asked for may be on its way.
 pub fn when<T: std::fmt::Debug>(ask: impl Fn() -> T, found: impl Fn(&T) -> bool, what: &str) -> T {
     let begun = Instant::now();

@@ -49,7 +49,7 @@ const BAD_SETTINGS: u8 = 2;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    match flags().and_then(|flags| run(&flags)) {
+    match flags().and_then(|flags| flags.map_or(Ok(()), |flags| run(&flags))) {
         Ok(()) => {
             log::logger().flush();
             ExitCode::SUCCESS
@@ -58,12 +58,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The command line. Ends the process where it asks for help or the version.
-fn flags() -> Result<Flags, Failure> {
-    Flags::try_parse().map_err(|error| {
-        if !error.use_stderr() {
-            error.exit();
-        }
+/// The command line. `None` where it has asked for help or the version, which are printed.
+fn flags() -> Result<Option<Flags>, Failure> {
+    let error = match Flags::try_parse() {
+        Ok(flags) => return Ok(Some(flags)),
+        Err(error) => error,
+    };
+    if error.use_stderr() {
         // What comes after the first paragraph are tips and the usage.
         let text = error.to_string();
         let said: Vec<&str> = text
@@ -73,11 +74,10 @@ fn flags() -> Result<Flags, Failure> {
             .skip_while(|word| *word == "error:")
             .collect();
         let message = format!("{}; see --help", said.join(" ").trim_end_matches('.'));
-        Failure {
-            message,
-            code: BAD_SETTINGS,
-        }
-    })
+        return Err(Failure::new(message, BAD_SETTINGS));
+    }
+    print(&error.to_string())?;
+    Ok(None)
 }
 
 fn run(flags: &Flags) -> Result<(), Failure> {
@@ -151,10 +151,14 @@ fn load(file: Option<&Path>, bind: Option<SocketAddr>) -> Result<Settings, Failu
 }
 
 fn print(text: &str) -> Result<(), Failure> {
-    // A reader that goes away is no reason to panic.
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Failure::new(error, FAILED))
+    // A reader that goes away or a full disk is no reason to panic.
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| {
+            let message = format!("standard output cannot be written: {error}");
+            Failure::new(message, FAILED)
+        })
 }
 
 /// Why the process ends before its time.

@@ -75,7 +75,7 @@ pub fn start(settings: &settings::Log) -> io::Result<()> {
         .build();
     let style = Style {
         format: settings.format,
-        for_journal: is_journal(env::var("JOURNAL_STREAM").ok().as_deref(), io::stderr()),
+        for_journal: is_under_journald(),
     };
     // Not the handle of the standard library, whose lock would be held while a write hangs.
     let stderr = io::stderr().as_fd().try_clone_to_owned()?;
@@ -87,6 +87,11 @@ pub fn start(settings: &settings::Log) -> io::Result<()> {
     log::set_logger(logger).map_err(io::Error::other)?;
     std::panic::set_hook(Box::new(report_panic));
     Ok(())
+}
+
+/// Whether journald reads standard error.
+fn is_under_journald() -> bool {
+    is_journal(env::var("JOURNAL_STREAM").ok().as_deref(), io::stderr())
 }
 
 /// Whether `stream` is the one that journald has connected, as systemd.exec(5) has it checked:
@@ -112,7 +117,8 @@ pub fn dropped_lines() -> u64 {
 /// One line of text on standard error that says why the process ends, whether there is a log or
 /// not. Waits a second at most.
 pub fn write_failure(text: &str) {
-    let line = format!("{text}\n");
+    let prefix = if is_under_journald() { "<3>" } else { "" };
+    let line = format!("{prefix}{text}\n");
     if LOGGER.get().is_some() {
         WRITER.push(line.as_bytes(), true);
         WRITER.flush(FLUSH_AT_EXIT);

@@ -1,7 +1,7 @@
 //! The figures at /metrics, as Prometheus and OpenMetrics read them. docs/metrics.md lists them.
 //!
 //! The page is OpenMetrics where the scraper asks for it, and the Prometheus text format 0.0.4 for
-//! all others ([`text_format`]).
+//! all others (`text_format`).
 //!
 //! Never a label by room, channel or endpoint: there are as many of those as clients like.
 

@@ -310,8 +310,6 @@ fn under_journald_each_line_begins_with_its_priority() {
         command.env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()));
         command.env("MEETING_SERVER__LOG__FORMAT", format);
         let mut child = command.spawn().unwrap();
-        // It holds the pipe's other end.
-        drop(command);
         let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
         let mut line = |words: &str| {
             let found = lines.find(|line| line.contains(words));
@@ -320,6 +318,13 @@ fn under_journald_each_line_begins_with_its_priority() {
         let (start, openness) = (line("start"), line("open to everybody"));
         child.kill().unwrap();
         child.wait().unwrap();
+        // The start that fails has no log.
+        let status = command.arg("--bogus").status().unwrap();
+        assert_eq!(status.code(), Some(2));
+        let failure = line("bogus");
+        let prefix = if is_journal { "<3>" } else { "" };
+        let expected = format!("{prefix}meeting-server: ");
+        assert!(failure.starts_with(&expected), "{failure}");
         match (is_journal, format) {
             (true, "text") => {
                 assert!(start.starts_with("<6>INFO  start version="), "{start}");

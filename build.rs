@@ -22,7 +22,9 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let commit = if given.is_empty() {
-        let root = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let is_release = env::var_os("PROFILE").is_some_and(|profile| profile == "release");
+        let root = env::var_os("CARGO_MANIFEST_DIR").filter(|_| is_release);
+        let root = root.map(PathBuf::from);
         let checkout = root.and_then(|root| checkout(&root)).unwrap_or_default();
         for file in checkout.files {
             println!("cargo::rerun-if-changed={}", file.display());

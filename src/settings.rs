@@ -8,6 +8,7 @@ mod check;
 pub mod environment;
 mod error;
 mod file;
+mod origin;
 mod strict;
 pub mod value;
 

@@ -393,8 +393,72 @@ fn an_unknown_variable_is_refused() {
             .check(&[(name, "1")])
             .refused(&[name, "\"1\"", word]);
     }
+}
+
+#[test]
+fn an_entry_that_is_missing_between_numbered_variables_is_named() {
     let gap = [("MEETING_SERVER__MEDIA_SERVERS__2__NAME", "far")];
-    Dir::new().check(&gap).refused(&["media_servers[1]"]);
+    Dir::new().check(&gap).refused(&[
+        "media_servers[1] = (missing)",
+        "MEETING_SERVER__MEDIA_SERVERS__1__",
+    ]);
+    let key = |n: usize| {
+        [("APP", "a"), ("ALG", "HS256"), ("SECRET", SECRET)]
+            .map(|(key, value)| (format!("MEETING_SERVER__AUTH__KEYS__{n}__{key}"), value))
+    };
+    let with_keys = |numbers: &[usize]| {
+        let mut binary = Dir::new().binary();
+        binary.current_dir(env!("CARGO_TARGET_TMPDIR"));
+        binary.envs(numbers.iter().flat_map(|n| key(*n)));
+        Answer::of(binary.arg("--check-config"))
+    };
+    for (numbers, missing) in [(&[0, 2][..], 1), (&[1], 0), (&[0, 1, 3], 2)] {
+        with_keys(numbers).refused(&[
+            &format!("auth.keys[{missing}] = (missing)"),
+            &format!("MEETING_SERVER__AUTH__KEYS__{missing}__"),
+        ]);
+    }
+    with_keys(&[0]).settings();
+}
+
+#[test]
+fn a_list_is_not_set_as_a_whole_and_by_its_entries_too() {
+    for (list, entry) in [
+        ("AUTH__KEYS", "AUTH__KEYS__0__SECRET"),
+        ("MEDIA_SERVERS", "MEDIA_SERVERS__0__NAME"),
+        ("SERVER__ALLOWED_ORIGINS", "SERVER__ALLOWED_ORIGINS__0"),
+    ] {
+        let [list, entry] = [list, entry].map(|name| format!("MEETING_SERVER__{name}"));
+        let variables = [(&*list, ""), (&*entry, "geheim")];
+        let answer = Dir::new().check(&variables);
+        answer.refused(&[&format!("settings: {list} = "), "must not be set beside"]);
+        assert!(!answer.stderr.contains("geheim"), "{answer:?}");
+    }
+}
+
+#[test]
+fn what_is_at_a_bound_is_taken() {
+    for file in [
+        "[session]\nping_interval = \"15s\"\nidle_timeout = \"30s\"\n",
+        "[session]\nping_interval = \"10ms\"\nidle_timeout = \"20ms\"\n",
+        "[log]\nstats_interval = \"100ms\"\n",
+        "[auth]\nleeway = \"10ms\"\n",
+    ] {
+        Dir::with(file).check(NONE).settings();
+    }
+}
+
+#[test]
+fn origins_of_apps_and_extensions_are_taken() {
+    let origins = "null,capacitor://localhost,tauri://localhost,chrome-extension://abcdef,\
+                   https://a.example:8443";
+    let settings = Dir::new().check(&[("MEETING_SERVER__SERVER__ALLOWED_ORIGINS", origins)]);
+    let settings = settings.settings();
+    let origins: Vec<_> = origins.split(',').map(Value::from).collect();
+    assert_eq!(
+        get(&settings, "server.allowed_origins"),
+        &Value::Array(origins)
+    );
 }
 
 #[test]
@@ -454,8 +518,19 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "server.allowed_origins[0]",
         "\"https://a.example/\"",
-        "no path",
+        "must be \"https://a.example\"",
     ),
+    (
+        "server.allowed_origins[0]",
+        "\"https://a.example:443\"",
+        "must be \"https://a.example\"",
+    ),
+    (
+        "server.allowed_origins[0]",
+        "\"HTTPS://A.example\"",
+        "must be \"https://a.example\"",
+    ),
+    ("server.allowed_origins[0]", "\"*\"", "must be like"),
     ("server.allowed_origins[0]", "5", "text"),
     ("server.trusted_proxies[0]", "\"10.0.0.0/33\"", "10.0.0.0/8"),
     ("server.trusted_proxies[0]", "10", "10.0.0.0/8"),
@@ -463,7 +538,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("server.connect_burst_per_ip", "0", "1 or more"),
     ("server.ops_bind", "\"9090\"", "127.0.0.1:9090"),
     ("server.ops_bind", "9090", "127.0.0.1:9090"),
-    ("server.drain_timeout", "\"0s\"", "longer than nothing"),
+    ("server.drain_timeout", "\"0s\"", "at least 10ms"),
     ("server.drain_timeout", "\"10\"", "500ms"),
     ("server.drain_timeout", "10", "500ms"),
     ("server.demo", "1", "true or false"),
@@ -472,10 +547,16 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("tls.cert_file", "5", "text"),
     ("tls.key_file", "\"key.pem\"", "cert_file"),
     ("tls.key_file", "5", "text"),
-    ("session.join_timeout", "\"0\"", "longer than nothing"),
+    ("session.join_timeout", "\"0\"", "at least 10ms"),
     ("session.join_timeout", "\"9999999years\"", "a year"),
-    ("session.ping_interval", "0", "longer than nothing"),
+    ("session.ping_interval", "0", "at least 10ms"),
+    ("session.ping_interval", "\"9ms 999us\"", "at least 10ms"),
     ("session.idle_timeout", "\"-1s\"", "500ms"),
+    (
+        "session.idle_timeout",
+        "\"19s 999ms\"",
+        "at least twice session.ping_interval, which is 10s",
+    ),
     ("session.max_message_bytes", "0", "1 or more"),
     ("session.max_message_bytes", "1073741825", "at most"),
     ("session.max_message_bytes", "\"64k\"", "whole number"),
@@ -483,17 +564,19 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("session.send_queue_bytes", "0", "1 or more"),
     ("session.socket_send_buffer", "100", "0 or at least"),
     ("session.socket_send_buffer", "\"256k\"", "whole number"),
-    ("session.send_timeout", "\"0ms\"", "longer than nothing"),
+    ("session.send_timeout", "\"0ms\"", "at least 10ms"),
     ("session.rate_limit", "-1", "from 0 to"),
     ("session.rate_burst", "0", "1 or more"),
     ("session.rate_bytes", "5000000000", "4294967295"),
     ("rooms.max_rooms", "-1", "0 or more"),
     ("rooms.max_members", "\"none\"", "whole number"),
     ("rooms.resume_window", "\"soon\"", "500ms"),
+    ("rooms.resume_window", "\"9ms\"", "0 or at least 10ms"),
     ("rooms.resume_events", "0", "1 or more"),
     ("rooms.resume_events", "256", "session.send_queue"),
     ("rooms.resume_bytes", "0", "1 or more"),
     ("auth.leeway", "true", "500ms"),
+    ("auth.leeway", "\"1ms\"", "0 or at least 10ms"),
     ("auth.keys", "\"a,b\"", "a list"),
     ("auth.keys[0].app", "\"\"", "not be empty"),
     ("auth.keys[0].kid", "1", "text"),
@@ -505,7 +588,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("auth.keys[0].secret_file", "\"missing\"", "one of them"),
     ("auth.keys[0].public_key_file", "5", "text"),
     ("media.health_interval", "\"5\"", "500ms"),
-    ("media.health_timeout", "\"0s\"", "longer than nothing"),
+    ("media.health_interval", "\"9ms\"", "0 or at least 10ms"),
+    ("media.health_timeout", "\"0s\"", "at least 10ms"),
     ("media.unhealthy_after", "0", "1 or more"),
     ("media_servers", "\"a\"", "a list"),
     ("media_servers[0].name", "\"\"", "not be empty"),
@@ -534,6 +618,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("log.format", "\"xml\"", "json"),
     ("log.format", "1", "json"),
     ("log.stats_interval", "60", "500ms"),
+    ("log.stats_interval", "\"99ms\"", "0 or at least 100ms"),
 ];
 
 /// The file that sets just this.

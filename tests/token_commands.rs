@@ -295,8 +295,9 @@ fn a_file_that_holds_no_such_key_is_refused_before_anything_is_served() {
         ("RS256", "nothing"),
         ("RS256", &ec.public_pem),
         ("RS256", &Signer::rs256("rs", "").private_pem),
-        // 1,024 bits.
+        // 1,024 bits, and 2,047, whose DER is as long as that of 2,048.
         ("RS256", SHORT_RSA),
+        ("RS256", NEARLY_LONG_RSA),
         ("ES256", &ed.public_pem),
         ("ES256", &ec.private_pem),
         ("ES256", &p384.public_key_pem()),
@@ -312,9 +313,21 @@ fn a_file_that_holds_no_such_key_is_refused_before_anything_is_served() {
             let line = fails(&settings, args, 2);
             assert!(line.contains("auth.keys[0].public_key_file"), "{line}");
             assert!(line.contains(alg), "{line}");
+            assert_eq!(line.contains("2048 to 8192 bits"), alg == "RS256", "{line}");
         }
     }
 }
+
+const NEARLY_LONG_RSA: &str = "-----BEGIN PUBLIC KEY-----
+MIIBITANBgkqhkiG9w0BAQEFAAOCAQ4AMIIBCQKCAQBonFUzfsmuvmU0pdhL4CX3
+yL+gJahhFjDSJ/ojX3MkZvt/3YSeI683wOVEv9QRaUgafkb6FN0gKiECOn6G4yno
++7glX4yvctGRoqLg539QzU+wlyLMoMA3fOITpWTDRyefN7L/o29RAYTQtlnrLhry
+2poCMFDqnUj3DlvqTmHSxxzLAamkS8d0kXDPPOdmfQ/TcHJKpfMCz6SAkSklg2/b
+SUqTSkS+l5HMMI7P9FjQimvu2EQNzjt+NTdQVjPQbmRuU9Jkef0N5LJ9gY/kJ41w
+dpv9XFmr280CY1gfZYDDeQK+AwkgdsfNp1GfyIprwHWLDdryVtTRR56vpz8h9/ez
+AgMBAAE=
+-----END PUBLIC KEY-----
+";
 
 const SHORT_RSA: &str = "-----BEGIN PUBLIC KEY-----
 MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDdlatRjRjogo3WojgGHFHYLugd

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path, time::Duration};
 
-use super::{AuthKey, MediaServer, Settings, SettingsError};
+use super::{AuthKey, MediaServer, Settings, SettingsError, origin};
 use crate::ids::App;
 
 /// The shortest secret of HS256: as long as its hash (RFC 7518 section 3.2).
@@ -10,6 +10,12 @@ const MIN_SECRET_BYTES: usize = 32;
 
 /// The smallest buffer that is of use: about a packet, and a record of TLS.
 const MIN_SOCKET_SEND_BUFFER: usize = 16 * 1024;
+
+/// The shortest duration: shorter ones would only keep the server busy.
+const MIN_DURATION: Duration = Duration::from_millis(10);
+
+/// The shortest time between two lines of figures.
+const MIN_STATS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The most threads that actix-server runs.
 const MAX_WORKERS: usize = 512;
@@ -29,7 +35,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
         auth,
         media,
         media_servers,
-        log: _,
+        log,
     } = settings;
 
     at_most("server.workers", server.workers, MAX_WORKERS)?;
@@ -45,7 +51,8 @@ pub(super) fn check(settings: &Settings) -> Checked {
         i32::MAX as usize,
     )?;
     for (at, origin) in server.allowed_origins.iter().enumerate() {
-        check_origin(&format!("server.allowed_origins[{at}]"), origin)?;
+        let key = format!("server.allowed_origins[{at}]");
+        origin::check(origin).map_err(|remedy| quoted(&key, origin, remedy))?;
     }
     if let Some(ops) = server.ops_bind
         && ops == server.bind
@@ -84,6 +91,14 @@ pub(super) fn check(settings: &Settings) -> Checked {
     some_time("session.join_timeout", session.join_timeout)?;
     some_time("session.ping_interval", session.ping_interval)?;
     some_time("session.idle_timeout", session.idle_timeout)?;
+    if session.idle_timeout < session.ping_interval.saturating_mul(2) {
+        let ping_interval = humantime::format_duration(session.ping_interval);
+        return Err(timed(
+            "session.idle_timeout",
+            session.idle_timeout,
+            format_args!("must be at least twice session.ping_interval, which is {ping_interval}"),
+        ));
+    }
     positive("session.max_message_bytes", session.max_message_bytes)?;
     at_most(
         "session.max_message_bytes",
@@ -96,6 +111,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     some_time("session.send_timeout", session.send_timeout)?;
     positive("session.rate_burst", session.rate_burst as usize)?;
 
+    off_or_some_time("rooms.resume_window", rooms.resume_window)?;
     positive("rooms.resume_events", rooms.resume_events)?;
     if !rooms.resume_window.is_zero() && rooms.resume_events <= session.send_queue {
         return Err(invalid(
@@ -106,6 +122,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
     }
     positive("rooms.resume_bytes", rooms.resume_bytes)?;
 
+    off_or_some_time("auth.leeway", auth.leeway)?;
     for (at, key) in auth.keys.iter().enumerate() {
         check_key(&Entry("auth.keys", at), key)?;
         let same = |other: &AuthKey| other.app == key.app && other.kid == key.kid;
@@ -118,6 +135,7 @@ pub(super) fn check(settings: &Settings) -> Checked {
         }
     }
 
+    off_or_some_time("media.health_interval", media.health_interval)?;
     some_time("media.health_timeout", media.health_timeout)?;
     positive("media.unhealthy_after", media.unhealthy_after as usize)?;
 
@@ -132,6 +150,15 @@ pub(super) fn check(settings: &Settings) -> Checked {
             ));
         }
     }
+
+    let stats_interval = log.stats_interval;
+    if !stats_interval.is_zero() && stats_interval < MIN_STATS_INTERVAL {
+        return Err(timed(
+            "log.stats_interval",
+            stats_interval,
+            "must be 0 or at least 100ms",
+        ));
+    }
     Ok(())
 }
 
@@ -143,20 +170,6 @@ impl Entry {
     fn key(&self, name: &str) -> String {
         format!("{}[{}].{name}", self.0, self.1)
     }
-}
-
-/// An origin as browsers write it (RFC 6454 section 6.2): scheme, host, port where it is not the
-/// scheme's own, and nothing behind them.
-fn check_origin(key: &str, origin: &str) -> Checked {
-    let rest = origin.split_once("://").map(|(_, rest)| rest);
-    if rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', ' '])) {
-        return Ok(());
-    }
-    Err(quoted(
-        key,
-        origin,
-        "must be like \"https://meet.example.org\", with no path behind it",
-    ))
 }
 
 /// The kernel raises a smaller buffer to 4,608 bytes without a word, and reads a signed integer.
@@ -265,14 +278,21 @@ fn at_most(key: &str, value: usize, most: usize) -> Checked {
 }
 
 fn some_time(key: &str, value: Duration) -> Checked {
-    if value.is_zero() {
-        return Err(quoted(
-            key,
-            "0s",
-            "must be longer than nothing, like \"10s\"",
-        ));
+    if value < MIN_DURATION {
+        return Err(timed(key, value, "must be at least 10ms, like \"10s\""));
     }
     Ok(())
+}
+
+fn off_or_some_time(key: &str, value: Duration) -> Checked {
+    if !value.is_zero() && value < MIN_DURATION {
+        return Err(timed(key, value, "must be 0 or at least 10ms"));
+    }
+    Ok(())
+}
+
+fn timed(key: &str, value: Duration, remedy: impl fmt::Display) -> SettingsError {
+    quoted(key, &humantime::format_duration(value).to_string(), remedy)
 }
 
 fn readable(key: &str, file: &str) -> Checked {

@@ -29,7 +29,7 @@ pub(super) fn overrides(
     let defaults = toml::from_str(DEFAULTS)
         .map(Default::Table)
         .map_err(|error| SettingsError::Unreadable(error.to_string()))?;
-    variables
+    let overrides: Vec<(String, Value)> = variables
         .into_iter()
         .filter(|(name, _)| is_ours(name))
         .map(|(name, value)| {
@@ -43,7 +43,32 @@ pub(super) fn overrides(
                 .map_err(|remedy| SettingsError::invalid(&name, Some(&value.into()), remedy))?;
             Ok((path, typed(value, default)))
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    check_lists(&overrides)?;
+    Ok(overrides)
+}
+
+/// Checks that no list is set as a whole and by its entries too: it would be left to chance which of
+/// them holds, and with `auth.keys` whether tokens are needed.
+fn check_lists(overrides: &[(String, Value)]) -> Result<(), SettingsError> {
+    for (path, value) in overrides {
+        let entry = format!("{path}[");
+        if overrides.iter().any(|(other, _)| other.starts_with(&entry)) {
+            let list = path.to_ascii_uppercase().replace('.', SEPARATOR);
+            let name = format!("{PREFIX}{list}");
+            let value = value.to_string().into();
+            let remedy = format!("must not be set beside {name}{SEPARATOR}0…");
+            return Err(SettingsError::invalid(&name, Some(&value), remedy));
+        }
+    }
+    Ok(())
+}
+
+/// What names the entries that an environment variable can set: `MEETING_SERVER__AUTH__KEYS__1__…`
+/// for `auth.keys[1]`.
+pub(super) fn entry_variables(list: &str, index: usize) -> String {
+    let list = list.to_ascii_uppercase().replace('.', SEPARATOR);
+    format!("{PREFIX}{list}{SEPARATOR}{index}{SEPARATOR}…")
 }
 
 fn is_ours(name: &OsStr) -> bool {

@@ -9,15 +9,40 @@ use config::Config;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-use super::{Settings, SettingsError};
+use super::{Settings, SettingsError, environment::entry_variables};
 
 /// Reads the settings.
 pub(super) fn read(merged: Config) -> Result<Settings, SettingsError> {
     let tree: Value = merged
         .try_deserialize()
         .map_err(|error| SettingsError::Unreadable(error.to_string()))?;
+    check_gaps("", &tree)?;
     serde_path_to_error::deserialize(&tree)
         .map_err(|error| complaint(error.path(), &error.inner().to_string(), &tree))
+}
+
+/// Finds the first entry of a list that is missing although a later one is given. TOML cannot leave
+/// an entry out, the numbered variables of the environment can.
+fn check_gaps(path: &str, tree: &Value) -> Result<(), SettingsError> {
+    match tree {
+        Value::Object(table) => table.iter().try_for_each(|(key, value)| match path {
+            "" => check_gaps(key, value),
+            _ => check_gaps(&format!("{path}.{key}"), value),
+        }),
+        Value::Array(entries) => match entries.iter().position(Value::is_null) {
+            Some(gap) => Err(SettingsError::invalid(
+                &format!("{path}[{gap}]"),
+                None,
+                format_args!(
+                    "must be given where later entries are: set {}, or number the others from 0 \
+                     without a gap",
+                    entry_variables(path, gap)
+                ),
+            )),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// What serde found wrong, said in our way. Its own words may hold the value, and are not used

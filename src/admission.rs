@@ -5,6 +5,7 @@
 //! would escape the limits.
 
 mod connect_rate;
+mod limits;
 
 use std::{
     collections::HashMap,
@@ -15,10 +16,10 @@ use std::{
     },
 };
 
-use ipnet::IpNet;
+use arc_swap::ArcSwap;
 use thiserror::Error;
 
-use self::connect_rate::ConnectRate;
+use self::limits::Limits;
 use crate::settings::Settings;
 
 /// Why an upgrade is refused.
@@ -42,12 +43,7 @@ pub enum Refused {
 /// never on the way of a message.
 #[derive(Debug)]
 pub struct Admission {
-    max_connections: usize,
-    max_per_address: usize,
-    max_rooms: usize,
-    connect_rate: Option<ConnectRate>,
-    allowed_origins: Vec<String>,
-    trusted_proxies: Vec<IpNet>,
+    limits: ArcSwap<Limits>,
     counts: Arc<Counts>,
 }
 
@@ -94,36 +90,32 @@ impl Admission {
     /// The door that the settings describe.
     pub fn new(settings: &Settings) -> Self {
         Self {
-            max_connections: settings.server.max_connections,
-            max_per_address: settings.server.max_connections_per_ip,
-            max_rooms: settings.rooms.max_rooms,
-            connect_rate: ConnectRate::new(
-                settings.server.connect_rate_per_ip,
-                settings.server.connect_burst_per_ip,
-            ),
-            allowed_origins: settings.server.allowed_origins.clone(),
-            trusted_proxies: settings.server.trusted_proxies.clone(),
+            limits: ArcSwap::from_pointee(Limits::new(settings)),
             counts: Arc::default(),
         }
+    }
+
+    /// Replaces the limits. A connection, member or room over a new limit stays; a further one is
+    /// refused. To be called by one thread at a time.
+    pub fn set_limits(&self, settings: &Settings) {
+        let limits = Limits::after(&self.limits.load(), settings);
+        self.limits.store(Arc::new(limits));
     }
 
     /// Whether `peer` may open one more connection now, by `connect_rate_per_ip`. A trusted proxy
     /// always may: its clients' addresses are known only at the upgrade, and checked there.
     pub fn admits_connect(&self, peer: Option<IpAddr>) -> bool {
-        peer.is_none_or(|peer| self.is_trusted(peer) || self.is_within_rate(peer))
-    }
-
-    fn is_within_rate(&self, address: IpAddr) -> bool {
-        let limit = self.connect_rate.as_ref();
-        limit.is_none_or(|limit| limit.admits(household(address)))
+        let limits = self.limits.load();
+        peer.is_none_or(|peer| limits.is_trusted(peer) || limits.is_within_rate(peer))
     }
 
     /// Takes a place for a connection from `peer` that has been accepted, if there is one. Behind a
     /// trusted proxy the client's own address is known only at the upgrade.
     pub fn accept(&self, peer: Option<IpAddr>) -> Counted {
-        let address = peer.filter(|peer| !self.is_trusted(*peer));
+        let limits = self.limits.load();
+        let address = peer.filter(|peer| !limits.is_trusted(*peer));
         Counted {
-            place: Mutex::new(self.take_place(address).ok()),
+            place: Mutex::new(self.take_place(address, &limits).ok()),
             address,
         }
     }
@@ -139,23 +131,19 @@ impl Admission {
         client: Option<IpAddr>,
         origin: Option<&[u8]>,
     ) -> Result<Admitted, Refused> {
-        if let Some(origin) = origin
-            && !self.allowed_origins.is_empty()
-            && !self.allowed_origins.iter().any(|o| o.as_bytes() == origin)
-        {
-            return Err(Refused::Origin);
-        }
+        let limits = self.limits.load();
+        limits.check_origin(origin)?;
         let place = counted.lock().take();
         let late = client.filter(|_| counted.address.is_none());
-        if late.is_some_and(|client| !self.is_within_rate(client)) {
+        if late.is_some_and(|client| !limits.is_within_rate(client)) {
             return Err(Refused::ConnectRate);
         }
         let mut place = match place {
             Some(place) => place,
-            None => self.take_place(counted.address)?,
+            None => self.take_place(counted.address, &limits)?,
         };
         if let Some(client) = late {
-            place.address = Some(self.take_address(client)?);
+            place.address = Some(self.take_address(client, &limits)?);
         }
         self.counts.upgraded.fetch_add(1, Ordering::Relaxed);
         Ok(Admitted {
@@ -167,12 +155,12 @@ impl Admission {
     /// Takes one place of `address`, where that is known, and one of the server's. A refused
     /// connection takes none: clients that retry would otherwise keep the places occupied that
     /// others have left.
-    fn take_place(&self, address: Option<IpAddr>) -> Result<Place, Refused> {
+    fn take_place(&self, address: Option<IpAddr>, limits: &Limits) -> Result<Place, Refused> {
         // The address comes first: a client over its own limit must not use up the server's.
         let address = address
-            .map(|address| self.take_address(address))
+            .map(|address| self.take_address(address, limits))
             .transpose()?;
-        let below = |count| (count < self.max_connections).then_some(count + 1);
+        let below = |count| (count < limits.max_connections).then_some(count + 1);
         self.counts
             .connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
@@ -183,12 +171,12 @@ impl Admission {
         })
     }
 
-    fn take_address(&self, address: IpAddr) -> Result<CountedAddress, Refused> {
+    fn take_address(&self, address: IpAddr, limits: &Limits) -> Result<CountedAddress, Refused> {
         let address = household(address);
         let mut by_address = self.counts.by_address();
         let count = by_address.entry(address).or_default();
         // A count of 0 stands for a new entry, and a limit is 1 at least: none is left behind.
-        if self.max_per_address > 0 && count.connections >= self.max_per_address {
+        if limits.max_per_address > 0 && count.connections >= limits.max_per_address {
             return Err(Refused::FullForAddress);
         }
         count.connections += 1;
@@ -211,15 +199,16 @@ impl Admission {
         if detached == 0 {
             return Ok(());
         }
-        if self.connections() + detached > self.max_connections {
+        let limits = self.limits.load();
+        if self.connections() + detached > limits.max_connections {
             return Err(Refused::Full);
         }
-        let Some(address) = client.map(household).filter(|_| self.max_per_address > 0) else {
+        let Some(address) = client.map(household).filter(|_| limits.max_per_address > 0) else {
             return Ok(());
         };
         let by_address = self.counts.by_address();
         let count = by_address.get(&address).copied().unwrap_or_default();
-        if count.connections + count.detached > self.max_per_address {
+        if count.connections + count.detached > limits.max_per_address {
             return Err(Refused::FullForAddress);
         }
         Ok(())
@@ -246,7 +235,8 @@ impl Admission {
 
     /// Counts a room that is to be opened; `None` where there are `max_rooms` already.
     pub fn open_room(&self) -> Option<CountedRoom> {
-        let within = |rooms| (self.max_rooms == 0 || rooms < self.max_rooms).then_some(rooms + 1);
+        let max_rooms = self.limits.load().max_rooms;
+        let within = |rooms| (max_rooms == 0 || rooms < max_rooms).then_some(rooms + 1);
         self.counts
             .rooms
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
@@ -272,12 +262,13 @@ impl Admission {
         peer: IpAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'a [u8]>,
     ) -> IpAddr {
+        let limits = self.limits.load();
         let mut client = peer;
         let hops = forwarded_for
             .rev()
             .flat_map(|line| line.rsplit(|byte| *byte == b','));
         for hop in hops {
-            if !self.is_trusted(client) {
+            if !limits.is_trusted(client) {
                 break;
             }
             match std::str::from_utf8(hop).ok().and_then(parse_hop) {
@@ -286,13 +277,6 @@ impl Admission {
             }
         }
         client
-    }
-
-    fn is_trusted(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted_proxies
-            .iter()
-            .any(|network| network.contains(&address))
     }
 }
 
@@ -482,6 +466,49 @@ mod tests {
         drop(third);
         assert_eq!(admission.connections(), 0);
         assert!(admission.counts.by_address().is_empty());
+    }
+
+    #[test]
+    fn new_limits_count_what_is_there() {
+        let mut settings = Settings::defaults();
+        settings.server.max_connections = 1;
+        let admission = Admission::new(&settings);
+        let home = Some(ip("192.0.2.1"));
+        let first = admission.accept(home);
+        assert!(!admission.accept(home).has_place());
+        settings.server.max_connections = 3;
+        admission.set_limits(&settings);
+        let second = admission.accept(home);
+        assert!(second.has_place());
+        settings.server.max_connections_per_ip = 2;
+        admission.set_limits(&settings);
+        assert!(!admission.accept(home).has_place(), "two are there");
+        settings.server.max_connections = 1;
+        admission.set_limits(&settings);
+        assert!(first.has_place() && second.has_place(), "both stay");
+        drop(second);
+        assert!(!admission.accept(None).has_place());
+        drop(first);
+        assert!(admission.accept(None).has_place());
+    }
+
+    #[test]
+    fn a_connect_rate_that_is_not_changed_keeps_its_count() {
+        let mut settings = Settings::defaults();
+        settings.server.connect_rate_per_ip = 1;
+        settings.server.connect_burst_per_ip = 1;
+        let admission = Admission::new(&settings);
+        let home = Some(ip("192.0.2.1"));
+        assert!(admission.admits_connect(home));
+        settings.server.max_connections = 3;
+        admission.set_limits(&settings);
+        assert!(!admission.admits_connect(home));
+        settings.server.connect_burst_per_ip = 2;
+        admission.set_limits(&settings);
+        assert!(admission.admits_connect(home), "a new rate begins at 0");
+        settings.server.connect_rate_per_ip = 0;
+        admission.set_limits(&settings);
+        assert!((0..100).all(|_| admission.admits_connect(home)));
     }
 
     #[test]

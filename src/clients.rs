@@ -80,6 +80,8 @@ pub struct Clients {
     crowd: Crowd,
     ends: Rc<Ends>,
     shared: Shared,
+    /// See [`exactness`].
+    exactness: Millis,
     last_tick: Cell<Instant>,
     awake: Cell<Duration>,
     /// See [`Clients::next_fraction_of`].
@@ -145,11 +147,9 @@ impl Clients {
     fn new(settings: &Settings, stats: Arc<Stats>) -> Self {
         let session = &settings.session;
         let deadlines = Deadlines {
-            join_timeout: millis(session.join_timeout),
             ping_interval: millis(session.ping_interval),
             idle_timeout: millis(session.idle_timeout),
             send_timeout: millis(session.send_timeout),
-            resume_window: millis(settings.rooms.resume_window),
         };
         Self {
             table: RefCell::default(),
@@ -168,6 +168,7 @@ impl Clients {
                 yielding_rooms: YieldingRooms::default(),
                 stats,
             },
+            exactness: exactness(settings),
             last_tick: Cell::new(Instant::now()),
             awake: Cell::default(),
             spread: Cell::new(0),
@@ -435,19 +436,30 @@ impl Clients {
 
     /// So much of the time since the last tick counts.
     fn counted(&self, since: Duration) -> Duration {
-        since.min(Duration::from_millis(self.exactness() * 3))
-    }
-
-    /// How late a deadline may be found out: some ten per cent of the shortest of them.
-    fn exactness(&self) -> Millis {
-        (self.shared.deadlines.shortest() / 10).clamp(5, 250)
+        since.min(Duration::from_millis(self.exactness * 3))
     }
 
     /// How often deadlines are looked up. More often than exactness asks for: all who are pinged at
     /// one tick are written to in one turn, and others wait for that.
     fn tick_interval(&self) -> Duration {
-        Duration::from_millis(self.exactness().min(25))
+        Duration::from_millis(self.exactness.min(25))
     }
+}
+
+/// How late a deadline may be found out, in milliseconds: some ten per cent of the shortest of those
+/// that are set at the start.
+fn exactness(settings: &Settings) -> Millis {
+    let session = &settings.session;
+    let deadlines = [
+        session.join_timeout,
+        session.ping_interval,
+        session.idle_timeout,
+        session.send_timeout,
+        settings.rooms.resume_window,
+    ];
+    let set = deadlines.into_iter().filter(|deadline| !deadline.is_zero());
+    let shortest = set.min().map_or(Millis::MAX, millis);
+    (shortest / 10).clamp(5, 250)
 }
 
 async fn flush_for_ever(clients: Rc<Clients>) {

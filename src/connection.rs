@@ -52,9 +52,9 @@ pub fn begin(
     worker: Rc<Worker>,
 ) {
     let baggage = Baggage {
+        rate: RateLimit::new(&handshake.settings.session).map(Arc::new),
         handshake,
         unsent: Unsent::default(),
-        rate: RateLimit::new(&worker.settings.session).map(Arc::new),
         outside_for: Millis::try_from(since_accept.as_millis()).unwrap_or(Millis::MAX),
         blocked_for: None,
     };
@@ -70,7 +70,7 @@ fn serve(
     worker: Rc<Worker>,
 ) {
     let unread = Rc::new(RefCell::new(unread));
-    let max_message_bytes = worker.settings.session.max_message_bytes;
+    let max_message_bytes = baggage.handshake.settings.session.max_message_bytes;
     clients::with(|clients| {
         let now = clients.shared().now.get();
         let first_ping = clients.first_ping();

@@ -13,10 +13,11 @@ use std::{
 
 use actix::{Message, Recipient};
 use actix_rt::ArbiterHandle;
+use arc_swap::ArcSwap;
 
 use crate::{
-    admission::Admission, auth::keyring::Keyring, ids::RoomName, media::MediaServers, stats::Stats,
-    tls::Identity,
+    admission::Admission, auth::keyring::Keyring, ids::RoomName, media::MediaServers,
+    settings::Settings, stats::Stats, tls::Identity,
 };
 
 /// To a registry: it is there if it answers.
@@ -24,7 +25,8 @@ use crate::{
 #[rtype(result = "()")]
 pub struct AreYouThere;
 
-/// To a registry, and from there to its rooms: a media server has gone down.
+/// To a registry, and from there to its rooms: a media server has gone down, or is not listed any
+/// more.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct MediaServerDown;
@@ -42,6 +44,8 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Crew {
     size: usize,
+    /// Read at each upgrade and each new room, replaced as a whole by a reload.
+    settings: ArcSwap<Settings>,
     arbiters: Mutex<Vec<ArbiterHandle>>,
     /// Keyed at random, so that nobody can choose channel names that all meet on one thread.
     hasher: RandomState,
@@ -57,26 +61,33 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// A crew that will have `size` workers.
-    pub fn new(
-        size: usize,
-        admission: Admission,
-        keyring: Keyring,
-        identity: Option<Identity>,
-        media: Arc<MediaServers>,
-    ) -> Self {
+    /// A crew with these settings, and with the keys and the certificate that they name.
+    pub fn new(settings: Arc<Settings>, keyring: Keyring, identity: Option<Identity>) -> Self {
         Self {
-            size,
+            size: settings.worker_count(),
             arbiters: Mutex::default(),
             hasher: RandomState::new(),
-            admission,
+            admission: Admission::new(&settings),
+            media: Arc::new(MediaServers::new(&settings.media_servers)),
+            settings: ArcSwap::new(settings),
             keyring: RwLock::new(Arc::new(keyring)),
             identity,
             draining: AtomicBool::new(false),
             registries: Mutex::default(),
-            media,
             stats: Mutex::default(),
         }
+    }
+
+    /// The settings that are in effect.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts other settings into effect: new connections and new rooms take theirs from them. Limits
+    /// and media servers have lists of their own, see [`Admission::set_limits`] and
+    /// [`MediaServers::replace`].
+    pub fn set_settings(&self, settings: Arc<Settings>) {
+        self.settings.store(settings);
     }
 
     /// How many workers there are to be.

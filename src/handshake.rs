@@ -3,13 +3,14 @@
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     admission::Admitted,
     auth::{AuthError, Authorized, keyring::Keyring},
     protocol::{request::JoinRequest, token::Token},
+    settings::Settings,
 };
 
 /// The longest token of an upgrade request, in bytes, that is kept for a second join of the same
@@ -28,6 +29,9 @@ pub struct Handshake {
     pub device: Option<Box<str>>,
     /// `?token=` of the URL, or else the bearer token of the request's head.
     pub token: UpgradeToken,
+    /// The settings that were in effect at the upgrade. What they say of one connection holds for as
+    /// long as this one lives.
+    pub settings: Arc<Settings>,
     /// Its place among the connections.
     pub admitted: Admitted,
 }

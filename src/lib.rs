@@ -22,8 +22,8 @@
 //!   [`progress`], how far it got; [`handover`], what goes along to another thread; [`deadlines`],
 //!   [`alarms`], [`flush_queue`], [`rate`], [`tally`]
 //! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
-//! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`media`],
-//!   [`pages`], [`web`], [`health`], [`limits`]
+//! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`reload`],
+//!   [`media`], [`pages`], [`web`], [`health`], [`limits`]
 //! * what an operator sees: [`logging`], [`log_writer`], [`throttle`], [`stats`], [`instrument`],
 //!   [`census`], [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
@@ -69,6 +69,7 @@ pub mod progress;
 pub mod protocol;
 pub mod rate;
 pub mod registry;
+pub mod reload;
 pub mod report;
 pub mod room;
 pub mod server;

@@ -11,11 +11,12 @@ use std::{
     io::{self, Write},
     os::{fd::AsFd, unix::fs::MetadataExt},
     panic::PanicHookInfo,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use log::{
     Level, LevelFilter, Log, Metadata, Record,
     kv::{self, Key, ToValue, Value, VisitSource, VisitValue},
@@ -54,7 +55,7 @@ struct Style {
 }
 
 struct Logger {
-    filter: env_logger::Logger,
+    filter: ArcSwap<env_logger::Logger>,
     style: Style,
 }
 
@@ -64,15 +65,7 @@ struct Logger {
 /// # Errors
 /// Where the system gives no thread that writes.
 pub fn start(settings: &settings::Log) -> io::Result<()> {
-    let filter = env_logger::Builder::new()
-        .filter_level(settings.level)
-        .filter_module(NOT_OUR_ERRORS, LevelFilter::Off)
-        // Whoever looks for open ports makes it warn, once a connection; and it quotes what they say.
-        .filter_module("rustls", LevelFilter::Error.min(settings.level))
-        // How they say that they start and stop is their own affair; we say it too.
-        .filter_module("actix_server", LevelFilter::Warn.min(settings.level))
-        .parse_default_env()
-        .build();
+    let filter = filter(settings.level);
     let style = Style {
         format: settings.format,
         for_journal: is_under_journald(),
@@ -83,10 +76,37 @@ pub fn start(settings: &settings::Log) -> io::Result<()> {
         .name("log".into())
         .spawn(move || WRITER.run(stderr.as_fd()))?;
     log::set_max_level(filter.filter());
-    let logger = LOGGER.get_or_init(|| Logger { filter, style });
+    let logger = LOGGER.get_or_init(|| Logger {
+        filter: ArcSwap::from_pointee(filter),
+        style,
+    });
     log::set_logger(logger).map_err(io::Error::other)?;
     std::panic::set_hook(Box::new(report_panic));
     Ok(())
+}
+
+/// Changes the level of the process's log, where [`start`] has started one and `RUST_LOG` does not
+/// decide.
+pub fn set_level(level: LevelFilter) {
+    if let Some(logger) = LOGGER.get() {
+        let filter = filter(level);
+        let level = filter.filter();
+        logger.filter.store(Arc::new(filter));
+        log::set_max_level(level);
+    }
+}
+
+/// Which lines are written. `RUST_LOG` wins over `level`.
+fn filter(level: LevelFilter) -> env_logger::Logger {
+    env_logger::Builder::new()
+        .filter_level(level)
+        .filter_module(NOT_OUR_ERRORS, LevelFilter::Off)
+        // Whoever looks for open ports makes it warn, once a connection; and it quotes what they say.
+        .filter_module("rustls", LevelFilter::Error.min(level))
+        // How they say that they start and stop is their own affair; we say it too.
+        .filter_module("actix_server", LevelFilter::Warn.min(level))
+        .parse_default_env()
+        .build()
 }
 
 /// Whether journald reads standard error.
@@ -179,11 +199,11 @@ const SPARE: usize = 4 << 10;
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.filter.enabled(metadata)
+        self.filter.load().enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.filter.matches(record) {
+        if self.filter.load().matches(record) {
             self.write(record);
         }
     }

@@ -7,8 +7,6 @@ mod flags;
 use std::{
     error::Error,
     io::{self, Write},
-    net::SocketAddr,
-    path::Path,
     process::ExitCode,
 };
 
@@ -17,8 +15,9 @@ use meeting_server::{
     auth::{AuthError, explain, keyring::Keyring, mint},
     health, limits, logging,
     protocol::token::Token,
+    reload::Hangups,
     server::{self, Server, ServerError},
-    settings::Settings,
+    settings::{Settings, Source},
     tls::Identity,
 };
 use tikv_jemallocator::Jemalloc;
@@ -49,7 +48,9 @@ const BAD_SETTINGS: u8 = 2;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    match flags().and_then(|flags| flags.map_or(Ok(()), |flags| run(&flags))) {
+    // First of all: until it is caught, a SIGHUP ends the process.
+    let hangups = Hangups::catch();
+    match flags().and_then(|flags| flags.map_or(Ok(()), |flags| run(&flags, hangups))) {
         Ok(()) => {
             log::logger().flush();
             ExitCode::SUCCESS
@@ -80,9 +81,10 @@ fn flags() -> Result<Option<Flags>, Failure> {
     Ok(None)
 }
 
-fn run(flags: &Flags) -> Result<(), Failure> {
-    let settings = load(flags.config.as_deref(), flags.bind)?;
+fn run(flags: &Flags, hangups: io::Result<Hangups>) -> Result<(), Failure> {
     let bad = |error| Failure::new(error, BAD_SETTINGS);
+    let source = Source::new(flags.config.clone(), flags.bind);
+    let settings = source.read().map_err(bad)?;
     let failed = |error: &dyn Error| Failure::new(error, FAILED);
     if flags.check_config {
         Keyring::load(&settings.auth).map_err(bad)?;
@@ -91,7 +93,7 @@ fn run(flags: &Flags) -> Result<(), Failure> {
         return print(&text);
     }
     match &flags.command {
-        None => serve(settings, flags),
+        None => serve(settings, source, hangups),
         Some(Command::Health) => {
             health::ask(health::door(&settings), health::TIMEOUT).map_err(|error| failed(&error))
         }
@@ -124,13 +126,16 @@ fn given(argument: Option<&str>) -> io::Result<String> {
     }
 }
 
-fn serve(settings: Settings, flags: &Flags) -> Result<(), Failure> {
+fn serve(settings: Settings, source: Source, hangups: io::Result<Hangups>) -> Result<(), Failure> {
     let file_size_limit = server::survive_file_size_limit();
     logging::start(&settings.log)
         .map_err(|error| Failure::new(format!("the log cannot be started: {error}"), FAILED))?;
     if let Err(error) = file_size_limit {
         log::warn!("SIGXFSZ cannot be caught: {error}");
     }
+    let hangups = hangups
+        .inspect_err(|error| log::error!("SIGHUP cannot be caught, settings stay: {error}"))
+        .ok();
     let signalled = async |times| {
         if let Err(error) = server::signalled(times).await {
             log::error!("signals cannot be caught: {error}");
@@ -139,15 +144,8 @@ fn serve(settings: Settings, flags: &Flags) -> Result<(), Failure> {
     let (max_connections, workers) = (settings.server.max_connections, settings.worker_count());
     let server = Server::bind(settings)?;
     limits::raise_open_files(max_connections, workers);
-    // Read anew from wherever they came from.
-    let (config, bind) = (flags.config.clone(), flags.bind);
-    let reread = move || Settings::load(config.as_deref(), std::env::vars_os(), bind);
-    Ok(server.run(signalled(1), signalled(2), reread)?)
-}
-
-fn load(file: Option<&Path>, bind: Option<SocketAddr>) -> Result<Settings, Failure> {
-    Settings::load(file, std::env::vars_os(), bind)
-        .map_err(|error| Failure::new(error, BAD_SETTINGS))
+    let hangups = hangups.map(|hangups| (hangups, source));
+    Ok(server.run(signalled(1), signalled(2), hangups)?)
 }
 
 fn print(text: &str) -> Result<(), Failure> {

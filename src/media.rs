@@ -4,14 +4,18 @@
 //! * [`health`]: asking them again and again
 //! * [`assignment`]: a room's own, which it keeps while that is healthy
 //!
-//! Threads share one list; what changes in it is only whether a server is healthy.
+//! Threads share one list. A reload replaces it; otherwise only the health of its servers changes.
 
 pub mod assignment;
 pub mod health;
 pub mod rendezvous;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use crate::{ids::RoomName, settings::MediaServer};
@@ -19,22 +23,90 @@ use crate::{ids::RoomName, settings::MediaServer};
 /// The protocol that clients ask for where they do not say: what browsers and apps speak.
 pub const WEBRTC: &str = "webrtc";
 
-/// A media server: its place in the settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerId(usize);
+/// One media server for as long as the settings list it without a change that its rooms would
+/// notice. All lists that contain it share this.
+#[derive(Debug)]
+pub struct Server {
+    name: String,
+    is_healthy: AtomicBool,
+    /// Failed checks in a row.
+    failures: AtomicU32,
+}
+
+impl Server {
+    /// What the settings call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the last checks found it healthy.
+    pub fn is_healthy(&self) -> bool {
+        self.is_healthy.load(Ordering::Relaxed)
+    }
+
+    fn set_healthy(&self, is_healthy: bool) {
+        self.is_healthy.store(is_healthy, Ordering::Relaxed);
+        if is_healthy {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+}
 
 /// The media servers of the settings, in their order.
 #[derive(Debug, Default)]
-pub struct MediaServers(Vec<Known>);
+pub struct MediaServers(ArcSwap<Vec<Entry>>);
 
+/// A media server as the present settings describe it.
 #[derive(Debug)]
-struct Known {
-    name: String,
-    weight: u32,
-    protocols: Vec<String>,
+struct Entry {
+    server: Arc<Server>,
+    settings: MediaServer,
     /// The addresses as a JSON object, as every answer has them.
-    addresses: String,
-    is_healthy: AtomicBool,
+    addresses: Arc<str>,
+}
+
+impl Entry {
+    fn new(settings: &MediaServer, server: Arc<Server>) -> Self {
+        let addresses = Addresses {
+            wss: &settings.wss,
+            ws: &settings.ws,
+            https: &settings.https,
+            http: &settings.http,
+            rtsp: &settings.rtsp,
+        };
+        Self {
+            server,
+            settings: settings.clone(),
+            addresses: serde_json::to_string(&addresses)
+                .expect("strings can be written to memory")
+                .into(),
+        }
+    }
+
+    fn speaks(&self, protocol: &str) -> bool {
+        self.settings.protocols.iter().any(|p| p == protocol)
+    }
+
+    /// Whether a room that was sent here can stay if the settings say `other` from now on: the name
+    /// is the same, and each protocol and address that it may have been given is still there.
+    fn is_kept_by(&self, other: &MediaServer) -> bool {
+        let present = &self.settings;
+        let addresses = [
+            (&present.wss, &other.wss),
+            (&present.ws, &other.ws),
+            (&present.https, &other.https),
+            (&present.http, &other.http),
+            (&present.rtsp, &other.rtsp),
+        ];
+        present.name == other.name
+            && present
+                .protocols
+                .iter()
+                .all(|protocol| other.protocols.contains(protocol))
+            && addresses
+                .iter()
+                .all(|(old, new)| old.is_empty() || old == new)
+    }
 }
 
 #[derive(Serialize)]
@@ -52,68 +124,111 @@ struct Addresses<'a> {
 }
 
 impl MediaServers {
-    /// The configured ones. Each is believed healthy until it is found not to be.
+    /// The configured ones. Each counts as healthy until it is found not to be.
     pub fn new(settings: &[MediaServer]) -> Self {
-        let known = settings.iter().map(|server| {
-            let addresses = Addresses {
-                wss: &server.wss,
-                ws: &server.ws,
-                https: &server.https,
-                http: &server.http,
-                rtsp: &server.rtsp,
-            };
-            Known {
-                name: server.name.clone(),
-                weight: server.weight,
-                protocols: server.protocols.clone(),
-                addresses: serde_json::to_string(&addresses)
-                    .expect("strings can be written to memory"),
-                is_healthy: AtomicBool::new(true),
-            }
+        let servers = Self::default();
+        servers.replace(settings);
+        servers
+    }
+
+    /// Replaces the list. A server that is in both keeps its health. A room whose server is not in the new list has to be told, see
+    /// [`Assignment::give_up_unhealthy`](assignment::Assignment::give_up_unhealthy).
+    pub fn replace(&self, settings: &[MediaServer]) {
+        let present = self.0.load();
+        let entries = settings.iter().map(|settings| {
+            let kept = present.iter().find(|entry| entry.is_kept_by(settings));
+            let server = kept.map_or_else(
+                || {
+                    Arc::new(Server {
+                        name: settings.name.clone(),
+                        is_healthy: AtomicBool::new(true),
+                        failures: AtomicU32::new(0),
+                    })
+                },
+                |entry| entry.server.clone(),
+            );
+            Entry::new(settings, server)
         });
-        Self(known.collect())
+        self.0.store(Arc::new(entries.collect()));
     }
 
     /// The healthy server that speaks `protocol` to which this room is sent.
-    pub fn choose(&self, room: &RoomName, protocol: &str) -> Option<ServerId> {
-        let able = self.ids().filter(|id| {
-            let server = &self.0[id.0];
-            self.is_healthy(*id) && server.protocols.iter().any(|p| p == protocol)
-        });
-        let candidates = able.map(|id| {
-            let server = &self.0[id.0];
-            (id, server.name.as_str(), server.weight)
-        });
-        rendezvous::choose(candidates, room)
+    pub fn choose(&self, room: &RoomName, protocol: &str) -> Option<Arc<Server>> {
+        let entries = self.0.load();
+        let candidates = entries
+            .iter()
+            .filter(|entry| entry.server.is_healthy() && entry.speaks(protocol))
+            .map(|entry| (&entry.server, entry.server.name(), entry.settings.weight));
+        rendezvous::choose(candidates, room).cloned()
     }
 
     /// All of them.
-    pub fn ids(&self) -> impl Iterator<Item = ServerId> {
-        (0..self.0.len()).map(ServerId)
+    pub fn all(&self) -> Vec<Arc<Server>> {
+        let entries = self.0.load();
+        entries.iter().map(|entry| entry.server.clone()).collect()
     }
 
-    /// What the settings call it.
-    pub fn name(&self, id: ServerId) -> &str {
-        &self.0[id.0].name
+    /// The addresses of `server`: a JSON object with the keys that are configured. `None` where it
+    /// is not listed any more.
+    pub fn addresses(&self, server: &Arc<Server>) -> Option<Arc<str>> {
+        self.with(server, |entry| entry.addresses.clone())
     }
 
-    /// Its addresses: a JSON object with the keys that are configured.
-    pub fn addresses(&self, id: ServerId) -> &str {
-        &self.0[id.0].addresses
+    /// Whether it is listed and speaks `protocol`.
+    pub fn speaks(&self, server: &Arc<Server>, protocol: &str) -> bool {
+        self.with(server, |entry| entry.speaks(protocol)) == Some(true)
     }
 
-    /// Whether it speaks `protocol`.
-    pub fn speaks(&self, id: ServerId, protocol: &str) -> bool {
-        self.0[id.0].protocols.iter().any(|p| p == protocol)
+    /// Whether a room may stay with `server`: it is listed, and healthy.
+    pub fn is_usable(&self, server: &Arc<Server>) -> bool {
+        server.is_healthy() && self.with(server, |_| ()).is_some()
     }
 
-    /// Whether it was well when it was last asked.
-    pub fn is_healthy(&self, id: ServerId) -> bool {
-        self.0[id.0].is_healthy.load(Ordering::Relaxed)
+    fn with<R>(&self, server: &Arc<Server>, f: impl FnOnce(&Entry) -> R) -> Option<R> {
+        let entries = self.0.load();
+        let mut entries = entries.iter();
+        entries
+            .find(|entry| Arc::ptr_eq(&entry.server, server))
+            .map(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn local() -> MediaServer {
+        Settings::defaults().media_servers.remove(0)
     }
 
-    /// It is well, or is not.
-    pub fn set_healthy(&self, id: ServerId, is_healthy: bool) {
-        self.0[id.0].is_healthy.store(is_healthy, Ordering::Relaxed);
+    #[test]
+    fn a_server_stays_the_same_while_all_that_was_handed_out_holds() {
+        type Change = fn(&mut MediaServer);
+        let changes: [(Change, bool); 8] = [
+            (|_| {}, true),
+            (|s| s.weight = 7, true),
+            (|s| s.health = "tcp://127.0.0.1:1".into(), true),
+            (|s| s.wss = "wss://new.example".into(), true),
+            (|s| s.protocols.push("srt".into()), true),
+            (|s| s.name = "other".into(), false),
+            (|s| s.http = "http://127.0.0.2:8889".into(), false),
+            (|s| s.protocols.truncate(1), false),
+        ];
+        for (n, (change, stays)) in changes.into_iter().enumerate() {
+            let servers = MediaServers::new(&[local()]);
+            let before = servers.all().remove(0);
+            before.set_healthy(false);
+            let mut changed = local();
+            change(&mut changed);
+            servers.replace(&[changed.clone()]);
+            let after = servers.all().remove(0);
+            assert_eq!(Arc::ptr_eq(&before, &after), stays, "change {n}");
+            assert_eq!(after.is_healthy(), !stays, "change {n}");
+            assert_eq!(servers.addresses(&before).is_some(), stays, "change {n}");
+            let addresses = servers.addresses(&after).unwrap();
+            let addresses: serde_json::Value = serde_json::from_str(&addresses).unwrap();
+            assert_eq!(addresses["http"], changed.http, "change {n}");
+        }
     }
 }

@@ -332,9 +332,9 @@ impl Page<'_, '_> {
             None,
             MetricType::Gauge,
         )?;
-        for id in servers.ids() {
-            let labels = [("name", servers.name(id))];
-            ConstGauge::new(i64::from(servers.is_healthy(id)))
+        for server in servers.all() {
+            let labels = [("name", server.name())];
+            ConstGauge::new(i64::from(server.is_healthy()))
                 .encode(family.encode_family(&labels)?)?;
         }
         Ok(())

@@ -22,7 +22,6 @@ use crate::{
 /// The rooms of a thread.
 pub struct RegistryActor {
     directory: Directory<Addr<RoomActor>>,
-    rules: Rules,
     crew: Arc<Crew>,
     _vital: Vital,
 }
@@ -38,11 +37,10 @@ pub struct ToRoom {
 }
 
 impl RegistryActor {
-    /// A registry without rooms, for rooms with these rules.
-    pub fn new(rules: Rules, crew: Arc<Crew>) -> Self {
+    /// A registry without rooms.
+    pub fn new(crew: Arc<Crew>) -> Self {
         Self {
             directory: Directory::default(),
-            rules,
             crew,
             _vital: Vital("the registry"),
         }
@@ -77,6 +75,8 @@ impl Handler<Join> for RegistryActor {
             return join.ticket.refuse(&Refusal::no_session_to_resume());
         }
         join.limit = self.limit(&join.ticket);
+        let settings = self.crew.settings();
+        join.max_members = settings.rooms.max_members;
         let opened = self
             .directory
             .join(join.join.request.room.clone(), |id, name| {
@@ -85,7 +85,7 @@ impl Handler<Join> for RegistryActor {
                 let room = RoomActor::new(
                     id,
                     name.clone(),
-                    self.rules,
+                    Rules::of(&settings),
                     self.crew.media().clone(),
                     counted,
                     registry.clone().recipient(),

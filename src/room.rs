@@ -73,6 +73,8 @@ pub struct Join {
     pub join: Authorized,
     /// Why no member may begin on this connection, once the registry has found a limit reached.
     pub limit: Option<Refusal>,
+    /// How many members the room may have, set by the registry; 0: any number.
+    pub max_members: usize,
 }
 
 /// To a room: a connection of one of its members has ended.
@@ -352,7 +354,7 @@ impl RoomActor {
         let media_server = self.media.addresses(&self.journal.name, WEBRTC);
         let answer = ticket.reply_to().joined(&reply::Joined {
             session: joined.session,
-            media_server: media_server.unwrap_or("{}"),
+            media_server: media_server.as_deref().unwrap_or("{}"),
             endpoint: joined.who.endpoint(),
             last_event: joined.last_event,
             resumed,
@@ -428,7 +430,8 @@ impl RoomActor {
         self.turn.spend(deliveries);
     }
 
-    /// Where a media server of the room has gone down, its members are told to ask for another.
+    /// Where a media server of the room has gone down or is not listed any more, its members are told
+    /// to ask for another.
     fn check_media(&mut self) {
         if !self.media.give_up_unhealthy() {
             return;
@@ -510,6 +513,7 @@ impl Handler<Join> for RoomActor {
                 endpoint_named: request.endpoint.is_some(),
             });
             self.check_media();
+            self.state.set_max_members(join.max_members);
             self.note_progress(resume.as_ref());
             let command = Command::Join(Joining {
                 connection,
@@ -557,7 +561,7 @@ impl Handler<MemberRequest> for RoomActor {
                 self.check_media();
                 return match self.media.addresses(&self.journal.name, &protocol) {
                     Some(addresses) => {
-                        let frame = ticket.reply_to().media_server(addresses);
+                        let frame = ticket.reply_to().media_server(&addresses);
                         ticket.answer(Frame::Own(frame));
                     }
                     None => ticket.refuse(&Refusal::new(

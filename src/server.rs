@@ -21,17 +21,16 @@ use tokio::{
 };
 
 use crate::{
-    admission::Admission,
     auth::keyring::Keyring,
     clients,
     crew::Crew,
     handshake::ShownAddress,
     health::reachable,
     http_socket::HttpSocket,
-    media::{MediaServers, health as media_health},
     pages,
+    reload::{Hangups, begin_checks, log_openness, reload_for_ever},
     report::report_for_ever,
-    settings::{Settings, SettingsError},
+    settings::{Settings, SettingsError, Source},
     tls::Identity,
     upgrade::{count_refused_connect, upgrade},
     worker::Worker,
@@ -60,7 +59,6 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     ops_listener: Option<TcpListener>,
-    settings: Arc<Settings>,
     crew: Arc<Crew>,
 }
 
@@ -78,20 +76,10 @@ impl Server {
         let listener = listen(settings.server.bind, backlog, send_buffer)?;
         let ops_bind = settings.server.ops_bind;
         let ops_listener = ops_bind.map(|addr| listen(addr, backlog, 0)).transpose()?;
-        let admission = Admission::new(&settings);
-        let media = Arc::new(MediaServers::new(&settings.media_servers));
-        let crew = Arc::new(Crew::new(
-            settings.worker_count(),
-            admission,
-            keyring,
-            identity,
-            media,
-        ));
         Ok(Self {
             listener,
             ops_listener,
-            settings: Arc::new(settings),
-            crew,
+            crew: Arc::new(Crew::new(Arc::new(settings), keyring, identity)),
         })
     }
 
@@ -115,9 +103,8 @@ impl Server {
     }
 
     /// Serves until `stop` is done, then says goodbye to everybody, or until `abort` is, and
-    /// returns. At a SIGHUP it has the settings `reread` and takes the keys in them, and the
-    /// certificate. To be called
-    /// outside of any event loop: it brings its own.
+    /// returns. At each of the `hangups` it reads the settings of the source again; where there are
+    /// none, it never does. To be called outside of any event loop: it brings its own.
     ///
     /// # Errors
     /// What keeps it from serving.
@@ -125,35 +112,33 @@ impl Server {
         self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
-        reread: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
+        hangups: Option<(Hangups, Source)>,
     ) -> Result<(), ServerError> {
-        actix_rt::System::new().block_on(self.serve(stop, abort, reread))
+        actix_rt::System::new().block_on(self.serve(stop, abort, hangups))
     }
 
     async fn serve(
         self,
         stop: impl Future<Output = ()>,
         abort: impl Future<Output = ()>,
-        reread: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
+        hangups: Option<(Hangups, Source)>,
     ) -> Result<(), ServerError> {
         let start = self.start_line()?;
         let Self {
             listener,
             ops_listener,
-            settings,
             crew,
         } = self;
-        let told = crew.clone();
-        let _checks = media_health::begin(&settings, crew.media(), move || {
-            told.media_server_went_down();
-        });
+        // What needs a restart to change is taken from here.
+        let settings = crew.settings();
+        let checks = begin_checks(&crew, &settings);
         let mut server = actix_server::Server::build()
             .workers(crew.size())
             .max_concurrent_connections(usize::MAX)
             .disable_signals();
         let with_ops = ops_listener.is_none();
         if let Some(ops_listener) = ops_listener {
-            let (settings, crew) = (settings.clone(), crew.clone());
+            let crew = crew.clone();
             server = server.listen("operator", ops_listener, move || {
                 let crew = crew.clone();
                 let pages = App::new().configure(|config| pages::configure_ops(config, &crew));
@@ -161,14 +146,14 @@ impl Server {
                     .keep_alive(KeepAlive::Disabled)
                     .client_request_timeout(Duration::ZERO)
                     .finish(map_config(pages, |_| AppConfig::default()));
-                accept(settings.session.join_timeout, None).and_then(http)
+                accept(crew, Door::Operator).and_then(http)
             })?;
         }
         let factory = {
             let (settings, crew) = (settings.clone(), crew.clone());
             move || {
-                let worker = Worker::on_this_thread(&settings, &crew);
-                let (crew, door) = (crew.clone(), crew.clone());
+                let worker = Worker::on_this_thread(&crew);
+                let crew = crew.clone();
                 let pages = App::new().configure(|config| {
                     pages::configure(config, &crew, &settings.server);
                     if with_ops {
@@ -189,7 +174,7 @@ impl Server {
                         upgrade(upgrading, worker.clone())
                     }))
                     .finish(map_config(pages, |_| AppConfig::default()));
-                accept(settings.session.join_timeout, Some(door)).and_then(http)
+                accept(crew, Door::Public).and_then(http)
             }
         };
         let serving = server.listen("meeting-server", listener, factory)?.run();
@@ -200,13 +185,22 @@ impl Server {
             log_openness(&crew.keyring());
             report_for_ever(crew.clone(), settings.log.stats_interval).await;
         };
+        let reloading = async {
+            match hangups {
+                Some((hangups, source)) => reload_for_ever(&crew, checks, hangups, source).await,
+                None => {
+                    let _checks = checks;
+                    std::future::pending().await
+                }
+            }
+        };
         let mut abort = pin!(abort);
         let mut at_once = tokio::select! {
             // In this order: who reads that it has started may stop it.
             biased;
             () = &mut abort => true,
             () = stop => false,
-            () = reload_for_ever(&crew, reread) => false,
+            () = reloading => false,
             () = reporting => false,
             ended = serving => {
                 return Ok(ended.map_err(io::Error::other)??);
@@ -244,14 +238,10 @@ impl Server {
     }
 
     fn start_line(&self) -> io::Result<StartLine> {
+        let has_page = self.crew.settings().server.demo;
         Ok(StartLine {
             bind: self.local_addr()?,
-            page: self
-                .settings
-                .server
-                .demo
-                .then(|| self.page_url())
-                .transpose()?,
+            page: has_page.then(|| self.page_url()).transpose()?,
             ops: self.ops_addr()?,
             workers: self.crew.size(),
         })
@@ -286,129 +276,6 @@ impl StartLine {
     }
 }
 
-/// Says whether anybody may come in, which nobody shall overlook.
-fn log_openness(keyring: &Keyring) {
-    if keyring.is_open() {
-        log::warn!("open to everybody: no auth.keys are set, so anybody can take anybody's place");
-    } else {
-        log::info!(keys = keyring.len(); "tokens are needed");
-    }
-}
-
-/// How long the settings and the files that they name may take to be read at a SIGHUP.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How many threads may be reading at a time. One that waits for a file for ever cannot be stopped.
-const MAX_RELOADS: usize = 4;
-
-/// At each SIGHUP, reads the keys and the certificate anew. No connection is touched; what is wrong
-/// is logged, and the old ones stay.
-async fn reload_for_ever(
-    crew: &Crew,
-    reread: impl Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
-) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        log::error!("SIGHUP cannot be caught: keys and certificate are not read anew");
-        return std::future::pending().await;
-    };
-    let reread = Arc::new(reread);
-    while hangup.recv().await.is_some() {
-        match reload(crew, &reread).await {
-            Ok(()) => {
-                log::info!("settings read anew");
-                log_openness(&crew.keyring());
-            }
-            Err(error) => {
-                log::warn!(error:% = error; "settings not read anew, the old ones stay");
-            }
-        }
-    }
-}
-
-/// Why a SIGHUP changes nothing.
-#[derive(Debug, Error)]
-enum ReloadError {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error("reading them took longer than {} s", RELOAD_TIMEOUT.as_secs())]
-    TimedOut,
-    #[error("earlier SIGHUPs still wait for a file")]
-    Busy,
-    #[error("no thread to read them: {0}")]
-    Thread(#[from] io::Error),
-}
-
-/// Reads everything on a thread of its own, with a time limit: a file on a network mount that does
-/// not answer, or a FIFO, would otherwise stop this loop, and SIGTERM with it. The thread is not
-/// waited for, at the exit neither; what it reads too late is dropped.
-async fn reload<R>(crew: &Crew, reread: &Arc<R>) -> Result<(), ReloadError>
-where
-    R: Fn() -> Result<Settings, SettingsError> + Send + Sync + 'static,
-{
-    // Each thread holds `reread` until it is done.
-    if Arc::strong_count(reread) > MAX_RELOADS {
-        return Err(ReloadError::Busy);
-    }
-    let (send, receive) = oneshot::channel();
-    let reread = reread.clone();
-    std::thread::Builder::new()
-        .name("reload".into())
-        .spawn(move || {
-            let read = reread().and_then(|settings| Renewal::load(&settings));
-            // After the time limit there is no receiver.
-            let _ = send.send(read);
-        })?;
-    match tokio::time::timeout(RELOAD_TIMEOUT, receive).await {
-        Ok(Ok(renewal)) => Ok(renewal?.apply(crew)?),
-        Ok(Err(_)) => Err(io::Error::other("it ended without a result").into()),
-        Err(_) => Err(ReloadError::TimedOut),
-    }
-}
-
-/// What a SIGHUP replaces.
-struct Renewal {
-    keyring: Keyring,
-    identity: Option<Identity>,
-    cert_file: String,
-}
-
-impl Renewal {
-    /// Reads the keys and the certificate that the settings name.
-    ///
-    /// # Errors
-    /// [`SettingsError`] for what is wrong.
-    fn load(settings: &Settings) -> Result<Self, SettingsError> {
-        Ok(Self {
-            keyring: Keyring::load(&settings.auth)?,
-            identity: Identity::load(&settings.tls)?,
-            cert_file: settings.tls.cert_file.clone(),
-        })
-    }
-
-    /// Takes them: all of them or none.
-    ///
-    /// # Errors
-    /// [`SettingsError`] where TLS would be turned on or off.
-    fn apply(self, crew: &Crew) -> Result<(), SettingsError> {
-        match (crew.identity(), self.identity) {
-            (Some(present), Some(renewed)) => present.replace(renewed),
-            (None, None) => {}
-            (_, renewed) => {
-                let done = if renewed.is_some() { "on" } else { "off" };
-                return Err(SettingsError::Invalid {
-                    key: "tls.cert_file".into(),
-                    value: format!("{:?}", self.cert_file),
-                    remedy: format!(
-                        "TLS is not turned {done} while the server runs: start it anew"
-                    ),
-                });
-            }
-        }
-        crew.set_keyring(self.keyring);
-        Ok(())
-    }
-}
-
 /// How long the threads have for their last words when the server is ended at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -416,11 +283,19 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// It is a file descriptor all the same.
 const TIME_TO_BE_REFUSED: Duration = Duration::from_secs(1);
 
-/// Makes of an accepted connection one that speaks HTTP. At the `door` for everybody it counts from
-/// now on, and speaks under TLS where there is TLS; at the operator's it does neither.
+/// For whom a listener is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// For everybody: connections are counted, and speak under TLS where there is TLS.
+    Public,
+    /// For the operator: neither.
+    Operator,
+}
+
+/// Makes of an accepted connection one that speaks HTTP.
 fn accept(
-    join_timeout: Duration,
-    door: Option<Arc<Crew>>,
+    crew: Arc<Crew>,
+    door: Door,
 ) -> impl ServiceFactory<
     TcpStream,
     Config = (),
@@ -429,28 +304,27 @@ fn accept(
     InitError = (),
 > {
     fn_service(move |tcp: TcpStream| {
-        let door = door.clone();
+        let crew = crew.clone();
         async move {
             let peer = tcp.peer_addr().ok();
             let address = peer.map(|peer| peer.ip());
-            let admits = |crew: &Arc<Crew>| crew.admission().admits_connect(address);
-            if !door.as_ref().is_none_or(admits) {
+            let public = Some(&crew).filter(|_| door == Door::Public);
+            if public.is_some_and(|crew| !crew.admission().admits_connect(address)) {
                 // Closed without an answer: a TLS handshake is what the limit is there to save.
                 count_refused_connect(address);
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
             }
             // An answer that is followed by an event must not wait for the client's ACK.
             tcp.set_nodelay(true)?;
-            let counted = door
-                .as_ref()
-                .map(|crew| Arc::new(crew.admission().accept(address)));
+            let counted = public.map(|crew| Arc::new(crew.admission().accept(address)));
             let has_no_place = counted.as_ref().is_some_and(|counted| !counted.has_place());
+            let join_timeout = crew.settings().session.join_timeout;
             let timeout = if has_no_place {
                 join_timeout.min(TIME_TO_BE_REFUSED)
             } else {
                 join_timeout
             };
-            let tls = door.as_ref().and_then(|crew| crew.identity());
+            let tls = public.and_then(|crew| crew.identity());
             let tls = tls.map(Identity::acceptor);
             let socket = HttpSocket::accept(tcp, tls, timeout, counted)
                 .await

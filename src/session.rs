@@ -220,11 +220,11 @@ impl SessionActor {
     /// Joins a room of this thread.
     fn enter(&self, join: Authorized, reply_to: ReplyTo) {
         let ticket = self.join_ticket(&join, reply_to);
-        let limit = None;
         self.worker.registry.do_send(Join {
             ticket,
             join,
-            limit,
+            limit: None,
+            max_members: 0,
         });
     }
 

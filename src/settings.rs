@@ -9,17 +9,19 @@ pub mod environment;
 mod error;
 mod file;
 mod origin;
+pub mod reload;
+mod source;
 mod strict;
 pub mod value;
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use config::{Config, ConfigError, File, FileFormat};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-pub use crate::settings::error::SettingsError;
 use crate::settings::value::Secret;
+pub use crate::settings::{error::SettingsError, source::Source};
 
 /// The file that is read from the working directory where it is there and no other is named.
 pub const DEFAULT_FILE: &str = "settings.toml";
@@ -177,7 +179,7 @@ pub struct AuthKey {
 }
 
 /// `[media]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Media {
     /// How often a media server is asked; 0: every one is believed healthy.
@@ -191,7 +193,7 @@ pub struct Media {
 }
 
 /// `[[media_servers]]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct MediaServer {
     /// How the log calls it.
@@ -268,24 +270,20 @@ impl Serialize for LogFormat {
 }
 
 impl Settings {
-    /// Reads the settings: from `file`, which must then be there, or from [`DEFAULT_FILE`] if
-    /// that is; then from `environment` (variables by name; those without the prefix are
-    /// nobody's); then `bind` of the command line. Checks what comes of it.
+    /// Lays the layers over the defaults: the text of a settings file, then `environment`
+    /// (variables by name; those without the prefix are ignored), then `bind` of the command
+    /// line. Checks the result.
     ///
     /// # Errors
     /// [`SettingsError`], in one line.
-    pub fn load(
-        file: Option<&Path>,
+    fn from_layers(
+        file: &str,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         bind: Option<SocketAddr>,
     ) -> Result<Self, SettingsError> {
-        let file = match file {
-            Some(path) => file::read(path)?,
-            None => file::read_if_there(Path::new(DEFAULT_FILE))?,
-        };
         let mut builder = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
-            .add_source(File::from_str(&file, FileFormat::Toml));
+            .add_source(File::from_str(file, FileFormat::Toml));
         for (path, value) in environment::overrides(environment)? {
             builder = builder.set_override(path, value).map_err(unmerged)?;
         }

@@ -207,6 +207,7 @@ fn admit(request: &Request, worker: &Worker) -> Result<Handshake, Refused> {
                     .and_then(|token| Token::new(&token))
                     .or_else(|| bearer(request)),
             ),
+            settings: worker.crew.settings(),
             admitted,
         }),
         Err(reason) => {

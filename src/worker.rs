@@ -9,8 +9,7 @@ use crate::{
     clients,
     crew::{Crew, Registry},
     registry::RegistryActor,
-    room::{GoDown, rules::Rules},
-    settings::Settings,
+    room::GoDown,
 };
 
 thread_local! {
@@ -23,20 +22,17 @@ pub struct Worker {
     pub index: usize,
     /// The registry of its rooms.
     pub registry: Addr<RegistryActor>,
-    /// The settings.
-    pub settings: Arc<Settings>,
     /// All workers.
     pub crew: Arc<Crew>,
 }
 
 impl Worker {
     /// The worker of this thread, made on the first call. The thread must be an arbiter's.
-    pub fn on_this_thread(settings: &Arc<Settings>, crew: &Arc<Crew>) -> Rc<Self> {
+    pub fn on_this_thread(crew: &Arc<Crew>) -> Rc<Self> {
         WORKER.with(|cell| {
             cell.get_or_init(|| {
-                clients::start(settings, crew.count_for_thread());
-                let rules = Rules::of(settings);
-                let registry = RegistryActor::new(rules, crew.clone()).start();
+                clients::start(&crew.settings(), crew.count_for_thread());
+                let registry = RegistryActor::new(crew.clone()).start();
                 crew.enlist_registry(Registry {
                     life: registry.clone().recipient(),
                     media: registry.clone().recipient(),
@@ -44,7 +40,6 @@ impl Worker {
                 Rc::new(Self {
                     index: crew.enlist(Arbiter::current()),
                     registry,
-                    settings: settings.clone(),
                     crew: crew.clone(),
                 })
             })

@@ -440,7 +440,7 @@ fn a_renewed_certificate_is_taken_at_a_hangup_and_nobody_is_dropped() {
     assert_eq!(anna.event("endpoint")["endpoint"], "ben");
 
     // TLS is for the start to decide.
-    fs::write(&config, "").unwrap();
+    fs::write(&config, "[server]\ndemo = false\n").unwrap();
     process.signal("HUP");
     let line = process.line("settings not read anew, the old ones stay");
     assert!(line["error"].contains("turned off"), "{line:?}");

@@ -26,6 +26,13 @@ pub(super) struct ConnectRate {
     buckets: Mutex<Buckets>,
 }
 
+impl PartialEq for ConnectRate {
+    /// Whether it is the same rate, whatever it has counted.
+    fn eq(&self, other: &Self) -> bool {
+        (self.interval, self.capacity) == (other.interval, other.capacity)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Buckets {
     /// When each bucket will be full again: the state of a token bucket in one value.

@@ -3,7 +3,7 @@
 
 use super::{Client, Phase, Shared};
 use crate::{
-    clock::Millis,
+    clock::{Millis, millis},
     deadlines::{Deadlines, Due},
     ending::Ending,
 };
@@ -37,7 +37,7 @@ impl Client {
         if self.phase.get() != Phase::Open {
             return self.look_at(self.close_by.get().max(now + 1), shared);
         }
-        let others = [self.stuck_until(deadlines), self.outside_until(deadlines)];
+        let others = [self.stuck_until(deadlines), self.outside_until()];
         let first = self.silent_until(deadlines).min(self.ping_look(deadlines));
         let next = others.into_iter().flatten().fold(first, Millis::min);
         self.look_at(next.max(now + 1), shared);
@@ -61,11 +61,12 @@ impl Client {
     }
 
     /// When it has been in no room for too long, if it is in none.
-    fn outside_until(&self, deadlines: &Deadlines) -> Option<Millis> {
+    fn outside_until(&self) -> Option<Millis> {
         let since = self.outside_since.get();
         // A join that waits for its move was sent in time.
         let is_outside = self.membership.borrow().is_none() && !self.is_to_move();
-        is_outside.then(|| since.saturating_add(deadlines.join_timeout))
+        let join_timeout = || millis(self.handshake.settings.session.join_timeout);
+        is_outside.then(|| since.saturating_add(join_timeout()))
     }
 
     /// What is due now, asked by the thread's ticker.
@@ -92,7 +93,7 @@ impl Client {
             // What it says waits in its socket. That is the server's doing, and no silence.
             self.hear(now);
         }
-        if !self.moving.get() && is_over(self.outside_until(deadlines)) {
+        if !self.moving.get() && is_over(self.outside_until()) {
             return Some(Due::NotJoined);
         }
         if now >= self.ping_look(deadlines) {

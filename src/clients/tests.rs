@@ -30,6 +30,7 @@ async fn connected(clients: &Clients, first_ping: Millis) -> (Rc<Client>, std::n
         channels: [None, None],
         device: None,
         token: UpgradeToken::new(None),
+        settings: Arc::new(Settings::defaults()),
         admitted: door.upgrade(&counted, None, None).unwrap(),
     };
     let baggage = Baggage {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{MediaServers, ServerId, WEBRTC};
+use super::{MediaServers, Server, WEBRTC};
 use crate::ids::RoomName;
 
 /// See the module's text. A server once given is kept while it is healthy, whatever heals or is
@@ -11,7 +11,7 @@ use crate::ids::RoomName;
 pub struct Assignment {
     servers: Arc<MediaServers>,
     /// By protocol. All are answered from webrtc's where that speaks them, and have no entry then.
-    given: Vec<(Box<str>, ServerId)>,
+    given: Vec<(Box<str>, Arc<Server>)>,
 }
 
 impl Assignment {
@@ -25,30 +25,30 @@ impl Assignment {
 
     /// The addresses of the room's server for `protocol`, a JSON object; `None`: no healthy server
     /// speaks it.
-    pub fn addresses(&mut self, room: &RoomName, protocol: &str) -> Option<&str> {
+    pub fn addresses(&mut self, room: &RoomName, protocol: &str) -> Option<Arc<str>> {
         let home = self.server(room, WEBRTC);
         let server = match home {
-            Some(home) if self.servers.speaks(home, protocol) => home,
+            Some(home) if self.servers.speaks(&home, protocol) => home,
             _ => self.server(room, protocol)?,
         };
-        Some(self.servers.addresses(server))
+        self.servers.addresses(&server)
     }
 
-    fn server(&mut self, room: &RoomName, protocol: &str) -> Option<ServerId> {
+    fn server(&mut self, room: &RoomName, protocol: &str) -> Option<Arc<Server>> {
         let given = self.given.iter().find(|(known, _)| **known == *protocol);
         if let Some((_, server)) = given {
-            return Some(*server);
+            return Some(server.clone());
         }
         let server = self.servers.choose(room, protocol)?;
-        self.given.push((protocol.into(), server));
+        self.given.push((protocol.into(), server.clone()));
         Some(server)
     }
 
-    /// Gives up the servers that are not healthy any more. Whether there was one.
+    /// Gives up the servers that are not healthy or not listed any more. Whether there was one.
     pub fn give_up_unhealthy(&mut self) -> bool {
         let before = self.given.len();
         self.given
-            .retain(|(_, server)| self.servers.is_healthy(*server));
+            .retain(|(_, server)| self.servers.is_usable(server));
         self.given.len() < before
     }
 }
@@ -97,14 +97,14 @@ mod tests {
         /// The name of the server that the room is sent to.
         fn ask(&mut self, protocol: &str) -> Option<String> {
             let addresses = self.assignment.addresses(&self.room, protocol)?;
-            let addresses: serde_json::Value = serde_json::from_str(addresses).unwrap();
+            let addresses: serde_json::Value = serde_json::from_str(&addresses).unwrap();
             Some(addresses["ws"].as_str().unwrap().to_owned())
         }
 
         fn set(&self, name: &str, is_healthy: bool) {
-            let mut ids = self.servers.ids();
-            let id = ids.find(|id| self.servers.name(*id) == name).unwrap();
-            self.servers.set_healthy(id, is_healthy);
+            let all = self.servers.all();
+            let server = all.iter().find(|server| server.name() == name);
+            server.unwrap().set_healthy(is_healthy);
         }
     }
 
@@ -142,6 +142,25 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_not_listed_any_more_is_given_up() {
+        let [a, b, c] = ["a", "b", "c"].map(|name| server(name, &["webrtc"]));
+        let mut world = World::of(&[a.clone(), b.clone()]);
+        let first = world.ask("webrtc").unwrap();
+        let (left, gone) = if first == "a" { (b, a) } else { (a, b) };
+        world.servers.replace(&[gone.clone(), c.clone()]);
+        assert!(!world.assignment.give_up_unhealthy(), "it is still listed");
+        assert_eq!(world.ask("webrtc"), Some(first));
+        world.servers.replace(std::slice::from_ref(&left));
+        assert!(world.assignment.give_up_unhealthy());
+        assert!(!world.assignment.give_up_unhealthy(), "once");
+        assert_eq!(world.ask("webrtc"), Some(left.name.clone()));
+        // Listed again, it is another server to the rooms that were sent to it before.
+        world.servers.replace(&[gone, left.clone()]);
+        assert!(!world.assignment.give_up_unhealthy());
+        assert_eq!(world.ask("webrtc"), Some(left.name));
+    }
+
+    #[test]
     fn with_no_healthy_server_there_is_none_until_one_heals() {
         let mut world = World::of(&[server("a", &["webrtc"]), server("b", &["rtsp"])]);
         world.set("a", false);
@@ -157,7 +176,7 @@ mod tests {
     fn only_the_keys_that_are_configured_are_told() {
         let mut world = World::of(&[server("a", &["webrtc"])]);
         let addresses = world.assignment.addresses(&world.room, "webrtc");
-        assert_eq!(addresses, Some(r#"{"ws":"a"}"#));
+        assert_eq!(addresses.as_deref(), Some(r#"{"ws":"a"}"#));
         assert_eq!(World::of(&[]).ask("webrtc"), None);
     }
 }

@@ -6,7 +6,8 @@ use std::{
     net::{TcpStream, ToSocketAddrs},
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-use super::{MediaServers, ServerId};
+use super::{MediaServers, Server};
 use crate::{settings::Settings, vital::Vital};
 
 /// Why a check has failed.
@@ -94,32 +95,31 @@ pub struct Checks {
     _stop: Vec<Sender<()>>,
 }
 
-/// Begins to ask all servers of the settings that are to be asked. `went_down` is called on the
-/// asking thread when one is found not to be well any more.
+/// Begins to check all servers of the settings that are to be checked; `servers` is their list. The
+/// others count as healthy. `went_down` is called on the checking thread when a server is found
+/// not to be healthy any more.
 pub fn begin(
     settings: &Settings,
-    servers: &Arc<MediaServers>,
+    servers: &MediaServers,
     went_down: impl Fn() + Clone + Send + 'static,
 ) -> Checks {
     let media = &settings.media;
     let mut stops = Vec::new();
-    if media.health_interval.is_zero() {
-        return Checks { _stop: stops };
-    }
-    for (id, server) in servers.ids().zip(&settings.media_servers) {
-        let Some(check) = Check::new(&server.health) else {
+    for (known, server) in servers.all().into_iter().zip(&settings.media_servers) {
+        let check = Check::new(&server.health).filter(|_| !media.health_interval.is_zero());
+        let Some(check) = check else {
+            // A check of before a reload may have found it down.
+            known.set_healthy(true);
             continue;
         };
         let (stop, stopped) = channel();
         stops.push(stop);
         let watch = Watch {
-            id,
-            servers: servers.clone(),
+            server: known,
             check,
             interval: media.health_interval,
             timeout: media.health_timeout,
             unhealthy_after: media.unhealthy_after,
-            failures: 0,
         };
         let went_down = went_down.clone();
         let spawned = thread::Builder::new()
@@ -137,22 +137,23 @@ pub fn begin(
 
 /// One server under watch.
 struct Watch {
-    id: ServerId,
-    servers: Arc<MediaServers>,
+    server: Arc<Server>,
     check: Check,
     interval: Duration,
     timeout: Duration,
     unhealthy_after: u32,
-    /// In a row.
-    failures: u32,
 }
 
 impl Watch {
-    fn for_ever(mut self, stopped: &Receiver<()>, went_down: impl Fn()) {
+    fn for_ever(self, stopped: &Receiver<()>, went_down: impl Fn()) {
         let agent = agent(self.timeout);
         loop {
             let begun = Instant::now();
             let outcome = self.check.run(&agent, self.timeout);
+            if stopped.try_recv() == Err(TryRecvError::Disconnected) {
+                // A reload has begun other checks, whose findings count.
+                return;
+            }
             if self.note(outcome) {
                 went_down();
             }
@@ -164,26 +165,27 @@ impl Watch {
     }
 
     /// Takes the outcome of a check in. Whether the server went down by it.
-    fn note(&mut self, outcome: Result<(), Ailment>) -> bool {
-        let name = self.servers.name(self.id);
-        let was_healthy = self.servers.is_healthy(self.id);
+    fn note(&self, outcome: Result<(), Ailment>) -> bool {
+        let name = self.server.name();
+        let was_healthy = self.server.is_healthy();
         match outcome {
             Ok(()) => {
-                self.failures = 0;
+                self.server.set_healthy(true);
                 if !was_healthy {
-                    self.servers.set_healthy(self.id, true);
                     log::info!(name = name; "media server up");
                 }
                 false
             }
             Err(ailment) => {
-                self.failures = self.failures.saturating_add(1);
-                let went_down = was_healthy && self.failures >= self.unhealthy_after;
+                let failures = self.server.failures.load(Ordering::Relaxed);
+                let failures = failures.saturating_add(1);
+                self.server.failures.store(failures, Ordering::Relaxed);
+                let went_down = was_healthy && failures >= self.unhealthy_after;
                 if went_down {
-                    self.servers.set_healthy(self.id, false);
+                    self.server.set_healthy(false);
                     log::warn!(
                         name = name,
-                        failures = self.failures,
+                        failures = failures,
                         error:% = ailment;
                         "media server down"
                     );
@@ -217,22 +219,19 @@ mod tests {
 
     fn watch(unhealthy_after: u32) -> Watch {
         let settings = Settings::defaults();
-        let servers = Arc::new(MediaServers::new(&settings.media_servers));
-        let id = servers.ids().next().unwrap();
+        let servers = MediaServers::new(&settings.media_servers);
         Watch {
-            id,
-            servers,
+            server: servers.all().remove(0),
             check: Check::Tcp(String::new()),
             interval: Duration::ZERO,
             timeout: Duration::ZERO,
             unhealthy_after,
-            failures: 0,
         }
     }
 
     #[test]
     fn so_many_failures_in_a_row_and_one_success_heals() {
-        let mut watch = watch(3);
+        let watch = watch(3);
         let mut told = Vec::new();
         for good in [false, false, true, false, false, false, false, true, false] {
             let outcome = if good {
@@ -241,7 +240,7 @@ mod tests {
                 Err(Ailment::Status(500))
             };
             let went_down = watch.note(outcome);
-            told.push((went_down, watch.servers.is_healthy(watch.id)));
+            told.push((went_down, watch.server.is_healthy()));
         }
         let up = (false, true);
         let down = (false, false);

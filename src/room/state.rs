@@ -65,6 +65,11 @@ impl RoomState {
         }
     }
 
+    /// Changes how many members there may be; 0: any number. Those who are there stay.
+    pub fn set_max_members(&mut self, max_members: usize) {
+        self.rules.max_members = max_members;
+    }
+
     /// Does what `command` asks and appends to `out` what is to be sent. Where a member
     /// [is overdue](Self::is_overdue), [`Command::Elapse`] comes first.
     pub fn apply(&mut self, command: Command, moment: Moment, out: &mut Vec<Output>) {

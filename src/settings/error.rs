@@ -52,6 +52,21 @@ impl SettingsError {
             remedy: remedy.to_string(),
         }
     }
+
+    /// The same error where `kept` keys have a value that is not the one in the settings file.
+    pub(super) fn until_restart(self, kept: &[&str]) -> Self {
+        match self {
+            Self::Invalid { key, value, remedy } => Self::Invalid {
+                key,
+                value,
+                remedy: format!(
+                    "{remedy}; until a restart the old {} holds",
+                    kept.join(", ")
+                ),
+            },
+            unreadable => unreadable,
+        }
+    }
 }
 
 /// Whether a key's value is kept out of every message. `key` is a path, or the name of an

@@ -26,13 +26,18 @@ pub(super) fn read(path: &Path) -> Result<String, SettingsError> {
     }
 }
 
-/// The text of a file, or none at all where there is no such file. One that is there and cannot
+/// The text of a file, or `None` where there is no such file. One that is there and cannot
 /// be read is an error: the operator wrote it to be heeded.
-pub(super) fn read_if_there(path: &Path) -> Result<String, SettingsError> {
+pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, SettingsError> {
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        _ => read(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => read(path).map(Some),
     }
+}
+
+/// Whether a text in TOML sets anything.
+pub(super) fn has_keys(text: &str) -> bool {
+    toml::from_str::<toml::Table>(text).is_ok_and(|table| !table.is_empty())
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> SettingsError {

@@ -75,13 +75,12 @@ impl Server {
         }
         let ops = server.ops_addr().unwrap().unwrap_or(addr);
         let (stop, stopped) = oneshot::channel::<()>();
-        // No signal reaches a test's server.
-        let reread = || Ok(Settings::defaults());
         let thread = std::thread::spawn(move || {
             let stop = async {
                 let _ = stopped.await;
             };
-            server.run(stop, std::future::pending(), reread).unwrap();
+            // No signal reaches a test's server.
+            server.run(stop, std::future::pending(), None).unwrap();
         });
         Self {
             addr,
@@ -325,6 +324,11 @@ impl Client {
         self.buffer.extend_from_slice(&chunk[..n]);
         self.received += n;
         Ok(n)
+    }
+
+    /// Reads once, whatever comes; 0 bytes at the end of the stream.
+    pub fn receive_raw(&mut self) -> std::io::Result<usize> {
+        self.fill()
     }
 
     /// Reads once, at most so many bytes, and keeps them for [`receive`](Self::receive).

@@ -60,6 +60,13 @@ impl Process {
         Self::start_with(format, "info", config, &[])
     }
 
+    /// The same with the settings.toml of a directory, and without RUST_LOG.
+    pub fn in_directory(format: Format, directory: &Path) -> Self {
+        let mut command = Self::command(format, &[]);
+        command.current_dir(directory);
+        Self::spawn(format, command).started()
+    }
+
     /// The same with a settings file besides.
     pub fn start_with(
         format: Format,
@@ -67,12 +74,19 @@ impl Process {
         config: &Path,
         settings: &[(&str, &str)],
     ) -> Self {
+        let mut command = Self::command(format, settings);
+        command
+            .env("RUST_LOG", rust_log)
+            .arg("--config")
+            .arg(config);
+        Self::spawn(format, command).started()
+    }
+
+    /// The binary, to be started on free ports.
+    pub fn command(format: Format, settings: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_meeting-server"));
         command
             .env_clear()
-            .env("RUST_LOG", rust_log)
-            .arg("--config")
-            .arg(config)
             .current_dir(env!("CARGO_TARGET_TMPDIR"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -86,6 +100,11 @@ impl Process {
         for (key, value) in ours.iter().chain(settings) {
             command.env(format!("MEETING_SERVER__{key}"), value);
         }
+        command
+    }
+
+    /// Starts the binary. Its addresses are unknown until it has [started](Self::started).
+    pub fn spawn(format: Format, mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let pipe = BufReader::new(child.stderr.take().unwrap());
         let (lines, stderr) = channel();
@@ -100,7 +119,7 @@ impl Process {
             }
         });
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut process = Self {
+        Self {
             addr: unknown,
             ops: unknown,
             format,
@@ -108,11 +127,15 @@ impl Process {
             stderr,
             reading,
             log: Vec::new(),
-        };
-        let start = process.line("start");
-        process.addr = start["bind"].parse().unwrap();
-        process.ops = start["ops"].parse().unwrap();
-        process
+        }
+    }
+
+    /// Waits until it serves.
+    pub fn started(mut self) -> Self {
+        let start = self.line("start");
+        self.addr = start["bind"].parse().unwrap();
+        self.ops = start["ops"].parse().unwrap();
+        self
     }
 
     /// Stops reading its standard error, whose pipe fills up then.

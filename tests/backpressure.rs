@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{collections::BTreeMap, thread};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use common::*;
 use meeting_server::room::backlog::MAX_REQUESTS;
@@ -70,6 +75,46 @@ fn members_that_send_at_once_are_paused_and_lose_nothing() {
                 assert_eq!(next.len(), MEMBERS - 1);
             });
         }
+    });
+}
+
+#[test]
+fn members_that_always_send_do_not_starve_another() {
+    // Together they fill the backlog again whenever it opens.
+    const SENDERS: usize = MAX_REQUESTS / EACH + 1;
+    let server = Server::with(|settings| {
+        settings.server.workers = 1;
+        settings.session.rate_limit = 0;
+        settings.session.send_queue = 100_000;
+        settings.session.send_queue_bytes = 1 << 30;
+    });
+    let mut senders: Vec<Client> = (0..SENDERS)
+        .map(|n| server.join("room", &format!("{n}")))
+        .collect();
+    let mut other = server.join("room", "other");
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for sender in &mut senders {
+            scope.spawn(|| {
+                let requests = pipelined(sender);
+                while !is_over.load(Ordering::Relaxed) {
+                    sender.write(&requests);
+                    let mut unanswered = EACH;
+                    while unanswered > 0 {
+                        unanswered -= usize::from(sender.next().get("err").is_some());
+                    }
+                }
+            });
+        }
+        let mut longest = Duration::ZERO;
+        for _ in 0..20 {
+            let asked = Instant::now();
+            other.ask("broadcast", json!({}));
+            while asked.elapsed() < PATIENCE && other.next().get("err").is_none() {}
+            longest = longest.max(asked.elapsed());
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(longest < PATIENCE, "its request was not handled");
     });
 }
 

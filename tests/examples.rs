@@ -330,7 +330,7 @@ fn an_example_gives_up_where_the_server_does_not_want_it() {
         "app": "test", "channel": "room", "endpoint": "anna", "token": key.token(json!({})),
     }));
     anna.publish("anna-1");
-    let token = key.token(json!({"endpoint": "relayer"}));
+    let token = key.token(json!({"endpoint": "relayer", "role": "relayer"}));
     let mut relayer = Example::with_token("relayer", server.addr, "room", &flags, &token);
     // All that it had to ask is answered: it would print a refusal besides.
     assert!(relayer.line().starts_with("ffmpeg"));

@@ -152,7 +152,10 @@ export interface EndpointEvent {
   number: number;
 }
 
-/** Somebody began or stopped to publish. */
+/**
+ * Somebody began or stopped to publish. A member gets no event about its own requests. It gets an
+ * `unpublish` of its own stream where the server has ended that: its token no longer grants `publish`.
+ */
 export interface StreamEvent {
   endpoint: string;
   device: string;
@@ -343,7 +346,7 @@ export class MeetingClient {
   readonly session: string;
   /** The members, kept true. Empty outside a room. The array is never changed: a change makes a new one. */
   readonly roster: readonly Member[];
-  /** The stream that this client publishes. */
+  /** The stream that this client publishes. It is null again where the server has ended it. */
   readonly stream: Readonly<Stream> | null;
   /** The media server's addresses for webrtc, as last heard. */
   readonly mediaServerAddresses: MediaServer;

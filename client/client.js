@@ -727,7 +727,10 @@ export class MeetingClient {
     };
   }
 
-  /** This member publishes a stream now, or no longer. No event tells it what it did itself. */
+  /**
+   * This member publishes a stream now, or no longer. The server sends no event about a member's own
+   * requests. It sends an `unpublish` where a resume with a newer token has ended the stream.
+   */
   _streamIs(id, stream) {
     if (!this._stay) return;
     if (stream) {
@@ -1251,7 +1254,11 @@ export class MeetingClient {
     else if (stat === "leave" && event === "endpoint") this._roster.leave(endpoint);
     else if (stat === "publish" && event === "stream") {
       this._roster.publish(endpoint, { stream_id: stream });
-    } else if (stat === "unpublish" && event === "stream") this._roster.unpublish(endpoint, stream);
+    } else if (stat === "unpublish" && event === "stream") {
+      const own = this._stream && this._stream.stream_id;
+      if (endpoint === this.endpoint && stream === own) this._stream = null;
+      this._roster.unpublish(endpoint, stream);
+    }
     // A later server may report more than this library knows.
     else return;
     this._membersChanged();

@@ -223,6 +223,28 @@ test("a stream request that timed out and took effect shows once the session goe
   assert.deepEqual(world.socket.methods, ["channel.join", "channel.dump"]);
 });
 
+test("a stream that the server ends at a resume is not published any more", async () => {
+  const world = new World();
+  await world.enter({ others: [member("ben", camera("ben-1"))] });
+  world.client.publish(camera());
+  const { cseq } = world.socket.answer("stream.add");
+  await world.clock.advance(0);
+  await world.resume(cseq);
+  world.events.length = 0;
+  const unpublish = (endpoint, stream) => ({ endpoint, device: "", stream, stat: "unpublish" });
+  // Neither another member's stream nor another one of its own is meant.
+  world.socket.event("stream", unpublish("ben", "anna-1"), 2);
+  world.socket.event("stream", unpublish("anna", "other"), 3);
+  assert.deepEqual(world.client.stream, camera());
+  world.socket.event("stream", unpublish("anna", "anna-1"), 4);
+  assert.equal(world.client.stream, null);
+  assert.equal(world.client.roster.find(({ endpoint }) => endpoint === "anna").stream, null);
+  assert.deepEqual(world.of("stream").at(-1), { ...unpublish("anna", "anna-1"), number: 4 });
+  assert.ok(world.names.includes("members"));
+  await rejoin(world);
+  assert.equal(world.socket.asked("stream.add").length, 0, "it is not published again");
+});
+
 // ---------------------------------------------------------------- too late to resume
 
 /** Comes back to a server that does not know the session any more. */

@@ -3,8 +3,9 @@
 #
 #   deploy/check-container.sh [--with-build] [BINARY]    (default: target/debug/meeting-server)
 #
-# The final stage: buildah builds it on a Debian with a C library alone and starts it. The health
-# check of the image must succeed, and SIGTERM must end the server in order.
+# The final stage: buildah builds it on a Debian with a C library alone, of this machine's version,
+# and starts it. The health check of the image must succeed, and SIGTERM must end the server in
+# order.
 # The build stage, with --with-build (some minutes): its base image is Debian with a C compiler and
 # the Rust toolchain. A clean Debian with the same packages, and those that the file installs,
 # builds the dependencies in C. Nothing else of the build depends on the system's packages.
@@ -16,6 +17,7 @@ if [ "${1:-}" = --with-build ]; then
     shift
 fi
 binary=$(realpath "${1:-target/debug/meeting-server}")
+# The Debian of the container file.
 suite=bookworm
 work=$(mktemp -d)
 server=
@@ -31,6 +33,7 @@ fail() {
 }
 
 if ! unshare --mount true; then
+    [ "${CI:-}" != true ] || fail "this machine allows no mounts"
     echo "check-container: SKIPPED, this machine allows no mounts" >&2
     exit 0
 fi
@@ -59,7 +62,7 @@ check_build() {
                 CARGO_TARGET_DIR=/target cargo build --manifest-path /src/Cargo.toml --locked \
                 --offline --quiet -p tikv-jemalloc-sys -p aws-lc-sys
         ' || fail "the dependencies in C cannot be built with what the build stage installs"
-    echo "check-container: the build stage is good"
+    echo "check-container: the build stage passed"
 }
 
 if [ -n "$with_build" ]; then check_build; fi
@@ -69,8 +72,12 @@ if [ -n "$with_build" ]; then check_build; fi
 context=$work/context
 mkdir "$context"
 cp "$binary" "$context/meeting-server"
+# The binary was built on this machine, and a C library that is older than this machine's may not
+# run it. So where this is another Debian than that of the container file, the base is this one.
+base=$(. /etc/os-release && echo "${VERSION_CODENAME:-$suite}")
+[ "$base" = "$suite" ] || echo "check-container: the base is $base, as this machine, not $suite" >&2
 # As distroless/cc: no shell, no package manager.
-mmdebstrap --quiet --variant=extract --include=libc6,libgcc-s1,libstdc++6 "$suite" \
+mmdebstrap --quiet --variant=extract --include=libc6,libgcc-s1,libstdc++6 "$base" \
     "$context/base.tar"
 sed -n '/^FROM gcr\.io/,$p' deploy/Containerfile |
     sed -e 's|^FROM .*|FROM scratch\nADD base.tar /|' \
@@ -114,4 +121,4 @@ kill -TERM "$server"
 wait "$running" || fail "the server does not end in order: $(cat "$work/log")"
 server=
 grep -q 'gone down' "$work/log" || fail "no goodbye in the log: $(cat "$work/log")"
-echo "check-container: the final stage is good"
+echo "check-container: the final stage passed"

@@ -84,7 +84,7 @@ fn flags() -> Result<Option<Flags>, Failure> {
 fn run(flags: &Flags, hangups: io::Result<Hangups>) -> Result<(), Failure> {
     let bad = |error| Failure::new(error, BAD_SETTINGS);
     let source = Source::new(flags.config.clone(), flags.bind);
-    let settings = source.read().map_err(bad)?;
+    let (settings, file) = source.read().map_err(bad)?;
     let failed = |error: &dyn Error| Failure::new(error, FAILED);
     if flags.check_config {
         Keyring::load(&settings.auth).map_err(bad)?;
@@ -93,7 +93,10 @@ fn run(flags: &Flags, hangups: io::Result<Hangups>) -> Result<(), Failure> {
         return print(&text);
     }
     match &flags.command {
-        None => serve(settings, source, hangups),
+        None => {
+            source.took_effect(file);
+            serve(settings, source, hangups)
+        }
         Some(Command::Health) => {
             health::ask(health::door(&settings), health::TIMEOUT).map_err(|error| failed(&error))
         }

@@ -11,8 +11,8 @@ pub mod health;
 pub mod rendezvous;
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use arc_swap::ArcSwap;
@@ -28,9 +28,18 @@ pub const WEBRTC: &str = "webrtc";
 #[derive(Debug)]
 pub struct Server {
     name: String,
+    /// It changes under the lock of `findings` alone.
     is_healthy: AtomicBool,
+    findings: Mutex<Findings>,
+}
+
+/// What the checks of a server have found.
+#[derive(Debug, Default)]
+struct Findings {
+    /// The watch whose checks count. An earlier one may still be waiting for an answer.
+    watch: u64,
     /// Failed checks in a row.
-    failures: AtomicU32,
+    failures: u32,
 }
 
 impl Server {
@@ -44,10 +53,22 @@ impl Server {
         self.is_healthy.load(Ordering::Relaxed)
     }
 
+    fn findings(&self) -> MutexGuard<'_, Findings> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the present watch and numbers the next one.
+    fn new_watch(&self) -> u64 {
+        let mut findings = self.findings();
+        findings.watch += 1;
+        findings.watch
+    }
+
     fn set_healthy(&self, is_healthy: bool) {
+        let mut findings = self.findings();
         self.is_healthy.store(is_healthy, Ordering::Relaxed);
         if is_healthy {
-            self.failures.store(0, Ordering::Relaxed);
+            findings.failures = 0;
         }
     }
 }
@@ -131,7 +152,8 @@ impl MediaServers {
         servers
     }
 
-    /// Replaces the list. A server that is in both keeps its health. A room whose server is not in the new list has to be told, see
+    /// Replaces the list. A server that is in both lists keeps its health. A room whose server is
+    /// not in the new list needs another one: the caller has every room look with
     /// [`Assignment::give_up_unhealthy`](assignment::Assignment::give_up_unhealthy).
     pub fn replace(&self, settings: &[MediaServer]) {
         let present = self.0.load();
@@ -142,7 +164,7 @@ impl MediaServers {
                     Arc::new(Server {
                         name: settings.name.clone(),
                         is_healthy: AtomicBool::new(true),
-                        failures: AtomicU32::new(0),
+                        findings: Mutex::default(),
                     })
                 },
                 |entry| entry.server.clone(),

@@ -1,7 +1,7 @@
 //! SIGHUP: the settings, and the files that they name, are read again. A reload takes effect as a
 //! whole or not at all; what is wrong is logged, and the present settings stay.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, mem, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -14,7 +14,7 @@ use crate::{
     crew::Crew,
     limits, logging,
     media::health::{self, Checks},
-    settings::{Settings, SettingsError, Source, reload::Reload},
+    settings::{FileState, Settings, SettingsError, Source, reload::Reload},
     tls::Identity,
 };
 
@@ -47,9 +47,9 @@ impl Hangups {
 
 /// Begins to check the health of the media servers.
 pub(crate) fn begin_checks(crew: &Arc<Crew>, settings: &Settings) -> Checks {
-    let told = crew.clone();
+    let rooms = crew.clone();
     health::begin(settings, crew.media(), move || {
-        told.media_server_went_down();
+        rooms.media_server_went_down();
     })
 }
 
@@ -64,8 +64,9 @@ pub(crate) async fn reload_for_ever(
     while hangups.0.recv().await.is_some() {
         match read(crew.settings(), &source).await {
             Ok(renewal) => {
+                source.took_effect(renewal.file);
                 let need_restart = renewal.apply(crew, &mut checks);
-                log::info!("settings read anew");
+                log::info!("configuration reloaded");
                 log_openness(&crew.keyring());
                 if !need_restart.is_empty() {
                     log::warn!(
@@ -75,7 +76,10 @@ pub(crate) async fn reload_for_ever(
                 }
             }
             Err(error) => {
-                log::warn!(error:% = error; "settings not read anew, the old ones stay");
+                log::warn!(
+                    error:% = error;
+                    "configuration not reloaded, the previous one stays in effect"
+                );
             }
         }
     }
@@ -116,7 +120,9 @@ async fn read(present: Arc<Settings>, source: &Arc<Source>) -> Result<Renewal, R
     std::thread::Builder::new()
         .name("reload".into())
         .spawn(move || {
-            let read = source.read().and_then(|read| Renewal::load(&present, read));
+            let read = source
+                .read()
+                .and_then(|(read, file)| Renewal::load(&present, read, file));
             // After the time limit there is no receiver.
             let _ = send.send(read);
         })?;
@@ -133,15 +139,16 @@ struct Renewal {
     need_restart: Vec<&'static str>,
     keyring: Keyring,
     identity: Option<Identity>,
+    file: FileState,
 }
 
 impl Renewal {
-    /// Lays the settings that were `read` over the `present` ones, and reads the keys and the
-    /// certificate that they name.
+    /// Lays the settings that were `read` from `file` over the `present` ones, and reads the keys
+    /// and the certificate that they name.
     ///
     /// # Errors
     /// [`SettingsError`] for what is wrong.
-    fn load(present: &Settings, read: Settings) -> Result<Self, SettingsError> {
+    fn load(present: &Settings, read: Settings, file: FileState) -> Result<Self, SettingsError> {
         let Reload {
             settings,
             need_restart,
@@ -151,6 +158,7 @@ impl Renewal {
             identity: Identity::load(&settings.tls)?,
             settings,
             need_restart,
+            file,
         })
     }
 
@@ -168,9 +176,13 @@ impl Renewal {
         if max_connections != present.server.max_connections {
             limits::raise_open_files(max_connections, crew.size());
         }
-        logging::set_level(settings.log.level);
+        if settings.log.level != present.log.level {
+            logging::set_level(settings.log.level);
+        }
         if settings.media_servers != present.media_servers || settings.media != present.media {
             crew.media().replace(&settings.media_servers);
+            // A late outcome of an old check must not undo what the new ones begin with.
+            drop(mem::take(checks));
             *checks = begin_checks(crew, &settings);
             // Rooms look whether their server is still listed.
             crew.media_server_went_down();

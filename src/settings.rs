@@ -21,7 +21,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::settings::value::Secret;
-pub use crate::settings::{error::SettingsError, source::Source};
+pub use crate::settings::{
+    error::SettingsError,
+    source::{FileState, Source},
+};
 
 /// The file that is read from the working directory where it is there and no other is named.
 pub const DEFAULT_FILE: &str = "settings.toml";

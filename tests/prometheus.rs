@@ -190,7 +190,7 @@ fn the_end_of_the_certificate_is_told_and_follows_a_reload() {
     std::fs::copy(&second.cert_file, &first.cert_file).unwrap();
     std::fs::copy(&second.key_file, &first.key_file).unwrap();
     process.signal("HUP");
-    process.line("settings read anew");
+    process.line("configuration reloaded");
     assert_eq!(Figures::scrape(process.ops)[END], 2_537_654_400.0);
 
     let plain = process::Process::start(log_line::Format::Json, "info", &[]);

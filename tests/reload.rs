@@ -23,8 +23,8 @@ use common::{
 };
 use serde_json::{Value, json};
 
-const RELOADED: &str = "settings read anew";
-const REFUSED: &str = "settings not read anew, the old ones stay";
+const RELOADED: &str = "configuration reloaded";
+const REFUSED: &str = "configuration not reloaded, the previous one stays in effect";
 
 /// A server with a settings file of its own.
 struct Reloading {
@@ -160,13 +160,13 @@ fn a_settings_file_that_is_gone_or_empty_is_an_error() {
     fs::remove_file(&file).unwrap();
     let error = refused(&mut process);
     assert!(
-        error.contains("settings.toml") && error.contains("existed"),
+        error.contains("settings.toml") && error.contains("does not exist any more"),
         "{error}"
     );
     fs::write(&file, "").unwrap();
     let error = refused(&mut process);
     assert!(
-        error.contains("settings.toml") && error.contains("had keys"),
+        error.contains("settings.toml") && error.contains("has no keys any more"),
         "{error}"
     );
     assert_eq!(join(&process, "test", "room", None), 401);
@@ -187,7 +187,7 @@ fn a_settings_file_that_is_gone_or_empty_is_an_error() {
     }
     fs::remove_file(&file).unwrap();
     let error = refused(&mut process);
-    assert!(error.contains("existed"), "{error}");
+    assert!(error.contains("does not exist any more"), "{error}");
     drop(process);
     fs::remove_dir_all(directory).unwrap();
 
@@ -266,6 +266,34 @@ fn one_wrong_value_keeps_all_the_others_from_taking_effect() {
     }
     server.reload("[rooms]\nmax_members = 3\n");
     assert_eq!(server.join("room", None), 0);
+}
+
+#[test]
+fn a_refused_reload_leaves_no_trace() {
+    let directory = temporary("");
+    fs::remove_file(&directory).unwrap();
+    fs::create_dir(&directory).unwrap();
+    let file = directory.join("settings.toml");
+    let mut process = Process::in_directory(Format::Json, &directory);
+    for wrong in [
+        entry(&Signer::hs256("test", "")),
+        "[auth]\nleeway = \"soon\"\n".to_owned(),
+    ] {
+        fs::write(&file, wrong).unwrap();
+        refused(&mut process);
+        // The settings in effect come from no file, so its absence is no error.
+        fs::remove_file(&file).unwrap();
+        process.signal("HUP");
+        process.line(RELOADED);
+    }
+    // Once a file is in effect, its absence is one.
+    fs::write(&file, "[rooms]\nmax_members = 7\n").unwrap();
+    process.signal("HUP");
+    process.line(RELOADED);
+    fs::remove_file(&file).unwrap();
+    let error = refused(&mut process);
+    assert!(error.contains("does not exist any more"), "{error}");
+    fs::remove_dir(directory).unwrap();
 }
 
 /// Opens a FIFO once somebody reads from it.
@@ -580,6 +608,7 @@ fn the_join_timeout_is_that_of_the_connections_begin() {
     server.reload("[session]\njoin_timeout = \"50ms\"\n");
     // Later than the old one, and closed before it.
     let mut new = server.process.connect();
+    assert_eq!(new.error_event(), "join_timeout");
     assert_eq!(new.closed(), 1008);
     let mut silent = Client::tcp(server.process.addr);
     assert!(

@@ -426,14 +426,14 @@ fn a_renewed_certificate_is_taken_at_a_hangup_and_nobody_is_dropped() {
         (&*new.pem, "", "tls.key_file"),
     ] {
         hangup(&mut process, cert_pem, key_pem);
-        let line = process.line("settings not read anew, the old ones stay");
+        let line = process.line("configuration not reloaded, the previous one stays in effect");
         assert!(line["error"].contains(at), "{line:?}");
         assert!(!line["error"].contains("PRIVATE"), "{line:?}");
         connect(process.addr, &old).unwrap();
     }
 
     hangup(&mut process, &new.pem, &new.key_pem);
-    process.line("settings read anew");
+    process.line("configuration reloaded");
     assert!(connect(process.addr, &old).is_err());
     let mut ben = connect(process.addr, &new).unwrap();
     ben.join("room", "ben");
@@ -442,7 +442,7 @@ fn a_renewed_certificate_is_taken_at_a_hangup_and_nobody_is_dropped() {
     // TLS is for the start to decide.
     fs::write(&config, "[server]\ndemo = false\n").unwrap();
     process.signal("HUP");
-    let line = process.line("settings not read anew, the old ones stay");
+    let line = process.line("configuration not reloaded, the previous one stays in effect");
     assert!(line["error"].contains("turned off"), "{line:?}");
     connect(process.addr, &new).unwrap();
 }

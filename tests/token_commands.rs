@@ -375,7 +375,7 @@ fn a_hangup_brings_new_keys_and_drops_nobody() {
     // Both for a while, so that tokens that are under way still hold.
     fs::copy(settings_with(&[&old, &new]), &config).unwrap();
     process.signal("HUP");
-    process.line("settings read anew");
+    process.line("configuration reloaded");
     assert_eq!(answer(&process, &by_old), 0);
     assert_eq!(answer(&process, &by_new), 0);
 
@@ -388,7 +388,7 @@ fn a_hangup_brings_new_keys_and_drops_nobody() {
     ] {
         fs::write(&config, wrong).unwrap();
         process.signal("HUP");
-        let line = process.line("settings not read anew, the old ones stay");
+        let line = process.line("configuration not reloaded, the previous one stays in effect");
         assert!(line["error"].starts_with("settings: "), "{line:?}");
         assert_eq!(answer(&process, &by_old), 0);
         assert_eq!(answer(&process, &by_new), 0);
@@ -396,7 +396,7 @@ fn a_hangup_brings_new_keys_and_drops_nobody() {
 
     fs::copy(settings_with(&[&new]), &config).unwrap();
     process.signal("HUP");
-    process.line("settings read anew");
+    process.line("configuration reloaded");
     assert_eq!(answer(&process, &by_old), 401);
     assert_eq!(answer(&process, &by_new), 0);
     // Anna's session is older than the keys, and hers.
@@ -420,7 +420,7 @@ fn a_hangup_over_a_broken_file_shows_nothing_of_it() {
     ] {
         fs::write(&config, wrong).unwrap();
         process.signal("HUP");
-        process.line("settings not read anew, the old ones stay");
+        process.line("configuration not reloaded, the previous one stays in effect");
     }
     process.signal("TERM");
     process.ended();
@@ -457,7 +457,7 @@ fn a_hangup_over_a_file_that_hangs_delays_nothing() {
             assert_eq!(common::http::get(process.ops, "/livez").status, 200);
         }
         if file == &config {
-            let line = process.line("settings not read anew, the old ones stay");
+            let line = process.line("configuration not reloaded, the previous one stays in effect");
             assert_eq!(&line["error"], "reading them took longer than 5 s");
         }
         process.signal("TERM");
@@ -474,7 +474,7 @@ fn a_hangup_over_a_file_that_hangs_delays_nothing() {
     // The file is read once it is there again.
     let mut process = Process::with_config(Format::Text, &config);
     process.signal("HUP");
-    process.line("settings read anew");
+    process.line("configuration reloaded");
 }
 
 #[test]
@@ -499,7 +499,7 @@ fn a_secret_in_a_file_is_read_again_at_a_hangup() {
     assert_eq!(answer(&process, &second), 401);
     fs::write(&secret, "the second secret, long enough for a hash too..").unwrap();
     process.signal("HUP");
-    process.line("settings read anew");
+    process.line("configuration reloaded");
     assert_eq!(answer(&process, &first), 401);
     assert_eq!(answer(&process, &second), 0);
 }

@@ -88,15 +88,25 @@ fn connect(host: &str, timeout: Duration) -> Result<(), Ailment> {
     Err(last)
 }
 
-/// The checks go on while this lives.
-#[derive(Debug)]
+/// The checks of all servers, until this is dropped. A check that is still waiting for its answer
+/// then has no effect any more.
+#[derive(Debug, Default)]
 pub struct Checks {
-    /// Each ends when its sender is gone.
-    _stop: Vec<Sender<()>>,
+    /// The servers, and what ends their threads when it is dropped.
+    running: Vec<(Arc<Server>, Sender<()>)>,
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        for (server, _) in &self.running {
+            server.new_watch();
+        }
+    }
 }
 
 /// Begins to check all servers of the settings that are to be checked; `servers` is their list. The
-/// others count as healthy. `went_down` is called on the checking thread when a server is found
+/// others count as healthy. Earlier [`Checks`] of the same servers must have been dropped: to drop
+/// them later would end these. `went_down` is called on the checking thread when a server is found
 /// not to be healthy any more.
 pub fn begin(
     settings: &Settings,
@@ -104,7 +114,7 @@ pub fn begin(
     went_down: impl Fn() + Clone + Send + 'static,
 ) -> Checks {
     let media = &settings.media;
-    let mut stops = Vec::new();
+    let mut checks = Checks::default();
     for (known, server) in servers.all().into_iter().zip(&settings.media_servers) {
         let check = Check::new(&server.health).filter(|_| !media.health_interval.is_zero());
         let Some(check) = check else {
@@ -113,14 +123,15 @@ pub fn begin(
             continue;
         };
         let (stop, stopped) = channel();
-        stops.push(stop);
         let watch = Watch {
-            server: known,
+            number: known.new_watch(),
+            server: known.clone(),
             check,
             interval: media.health_interval,
             timeout: media.health_timeout,
             unhealthy_after: media.unhealthy_after,
         };
+        checks.running.push((known, stop));
         let went_down = went_down.clone();
         let spawned = thread::Builder::new()
             .name(format!("health of {}", server.name))
@@ -132,11 +143,13 @@ pub fn begin(
             log::error!("a media server's health cannot be checked, it counts as well: {error}");
         }
     }
-    Checks { _stop: stops }
+    checks
 }
 
 /// One server under watch.
 struct Watch {
+    /// Which of the server's watches it is. Only the last one counts.
+    number: u64,
     server: Arc<Server>,
     check: Check,
     interval: Duration,
@@ -167,22 +180,26 @@ impl Watch {
     /// Takes the outcome of a check in. Whether the server went down by it.
     fn note(&self, outcome: Result<(), Ailment>) -> bool {
         let name = self.server.name();
+        let mut findings = self.server.findings();
+        if findings.watch != self.number {
+            return false;
+        }
         let was_healthy = self.server.is_healthy();
         match outcome {
             Ok(()) => {
-                self.server.set_healthy(true);
+                findings.failures = 0;
+                self.server.is_healthy.store(true, Ordering::Relaxed);
                 if !was_healthy {
                     log::info!(name = name; "media server up");
                 }
                 false
             }
             Err(ailment) => {
-                let failures = self.server.failures.load(Ordering::Relaxed);
-                let failures = failures.saturating_add(1);
-                self.server.failures.store(failures, Ordering::Relaxed);
+                findings.failures = findings.failures.saturating_add(1);
+                let failures = findings.failures;
                 let went_down = was_healthy && failures >= self.unhealthy_after;
                 if went_down {
-                    self.server.set_healthy(false);
+                    self.server.is_healthy.store(false, Ordering::Relaxed);
                     log::warn!(
                         name = name,
                         failures = failures,
@@ -220,8 +237,10 @@ mod tests {
     fn watch(unhealthy_after: u32) -> Watch {
         let settings = Settings::defaults();
         let servers = MediaServers::new(&settings.media_servers);
+        let server = servers.all().remove(0);
         Watch {
-            server: servers.all().remove(0),
+            number: server.new_watch(),
+            server,
             check: Check::Tcp(String::new()),
             interval: Duration::ZERO,
             timeout: Duration::ZERO,
@@ -232,7 +251,7 @@ mod tests {
     #[test]
     fn so_many_failures_in_a_row_and_one_success_heals() {
         let watch = watch(3);
-        let mut told = Vec::new();
+        let mut seen = Vec::new();
         for good in [false, false, true, false, false, false, false, true, false] {
             let outcome = if good {
                 Ok(())
@@ -240,11 +259,43 @@ mod tests {
                 Err(Ailment::Status(500))
             };
             let went_down = watch.note(outcome);
-            told.push((went_down, watch.server.is_healthy()));
+            seen.push((went_down, watch.server.is_healthy()));
         }
         let up = (false, true);
         let down = (false, false);
-        assert_eq!(told, [up, up, up, up, up, (true, false), down, up, up]);
+        assert_eq!(seen, [up, up, up, up, up, (true, false), down, up, up]);
+    }
+
+    #[test]
+    fn a_late_outcome_of_an_ended_watch_changes_nothing() {
+        let failed = || Err(Ailment::Status(500));
+        let old = watch(1);
+        let (stop, _stopped) = channel();
+        let checks = Checks {
+            running: vec![(old.server.clone(), stop)],
+        };
+        assert!(old.note(failed()), "while it runs it counts");
+        // What a reload does that turns the check of this server off.
+        drop(checks);
+        old.server.set_healthy(true);
+        assert!(!old.note(failed()));
+        assert!(old.server.is_healthy());
+        // The same where another watch has begun, which has found it down.
+        let next = Watch {
+            number: old.server.new_watch(),
+            server: old.server.clone(),
+            check: Check::Tcp(String::new()),
+            ..old
+        };
+        assert!(next.note(failed()));
+        let old = Watch {
+            number: next.number - 1,
+            server: next.server.clone(),
+            check: Check::Tcp(String::new()),
+            ..next
+        };
+        assert!(!old.note(Ok(())));
+        assert!(!old.server.is_healthy());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the command line can say.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use meeting_server::{
@@ -25,6 +25,22 @@ pub(crate) struct Flags {
     pub(crate) check_config: bool,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// The words that make the process do something else than serve.
+const NOT_SERVING: [&str; 5] = [
+    "health",
+    "gen-key",
+    "gen-token",
+    "check-token",
+    "--check-config",
+];
+
+/// Whether a command line may be that of a server, judged before it is parsed. A settings file that
+/// is named like a command makes this `false` for a server too.
+pub(crate) fn may_serve(args: impl Iterator<Item = OsString>) -> bool {
+    let is_other = |arg: OsString| NOT_SERVING.iter().any(|word| arg == *word);
+    !args.skip(1).any(is_other)
 }
 
 /// What to do instead of serving.
@@ -157,4 +173,30 @@ fn identifier(text: &str) -> Result<String, IdentifierError> {
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| value::addr::REMEDY)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_is_known_before_the_command_line_is_parsed() {
+        let is_server = |words: &[&str]| {
+            let words = [&["meeting-server"], words].concat();
+            may_serve(words.into_iter().map(OsString::from))
+        };
+        for command in Flags::command().get_subcommands() {
+            assert!(!is_server(&["--config", "a", command.get_name()]));
+        }
+        assert!(!is_server(&["--check-config"]));
+        assert!(is_server(&[]));
+        assert!(is_server(&[
+            "--config",
+            "settings.toml",
+            "--bind",
+            "127.0.0.1:0"
+        ]));
+    }
 }

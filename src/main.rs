@@ -5,6 +5,7 @@
 mod flags;
 
 use std::{
+    env,
     error::Error,
     io::{self, Write},
     process::ExitCode,
@@ -48,8 +49,9 @@ const BAD_SETTINGS: u8 = 2;
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
-    // First of all: until it is caught, a SIGHUP ends the process.
-    let hangups = Hangups::catch();
+    // First of all for a server: until it is caught, a SIGHUP ends the process. It ends every other
+    // command, which may wait for standard input or a file.
+    let hangups = flags::may_serve(env::args_os()).then(Hangups::catch);
     match flags().and_then(|flags| flags.map_or(Ok(()), |flags| run(&flags, hangups))) {
         Ok(()) => {
             log::logger().flush();
@@ -81,7 +83,7 @@ fn flags() -> Result<Option<Flags>, Failure> {
     Ok(None)
 }
 
-fn run(flags: &Flags, hangups: io::Result<Hangups>) -> Result<(), Failure> {
+fn run(flags: &Flags, hangups: Option<io::Result<Hangups>>) -> Result<(), Failure> {
     let bad = |error| Failure::new(error, BAD_SETTINGS);
     let source = Source::new(flags.config.clone(), flags.bind);
     let (settings, file) = source.read().map_err(bad)?;
@@ -95,7 +97,7 @@ fn run(flags: &Flags, hangups: io::Result<Hangups>) -> Result<(), Failure> {
     match &flags.command {
         None => {
             source.took_effect(file);
-            serve(settings, source, hangups)
+            serve(settings, source, hangups.unwrap_or_else(Hangups::catch))
         }
         Some(Command::Health) => {
             health::ask(health::door(&settings), health::TIMEOUT).map_err(|error| failed(&error))

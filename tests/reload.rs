@@ -5,10 +5,12 @@
 mod common;
 
 use std::{
+    cell::RefCell,
     fs::{self, File, OpenOptions},
     io::Write,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
 };
@@ -331,6 +333,51 @@ fn a_hangup_during_the_start_is_done_after_it() {
         .unwrap();
     process.line(RELOADED);
     assert_eq!(join(&process, "test", "room", None), 0);
+    fs::remove_file(fifo).unwrap();
+}
+
+#[test]
+fn a_hangup_ends_every_command_that_does_not_serve() {
+    const SIGHUP: i32 = 1;
+    let hung_up = |child: &mut Child| {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", "HUP", &child.id().to_string()]);
+        assert!(kill.status().unwrap().success());
+        let child = RefCell::new(child);
+        let ended = || child.borrow_mut().try_wait().unwrap();
+        let status = common::procfs::when(ended, Option::is_some, "it ends");
+        status.unwrap().signal()
+    };
+    let fifo = temporary("");
+    fs::remove_file(&fifo).unwrap();
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let spawn = |args: &[&str]| {
+        let mut command = Process::command(Format::Text, &[]);
+        command.arg("--config").arg(&fifo).args(args);
+        command.stdin(Stdio::piped()).spawn().unwrap()
+    };
+    // Each waits for its settings.
+    let commands: [&[&str]; 4] = [
+        &["--check-config"],
+        &["health"],
+        &["gen-token", "--app", "test"],
+        &["check-token"],
+    ];
+    for args in commands {
+        let mut child = spawn(args);
+        let held = open_fifo(&fifo);
+        assert_eq!(hung_up(&mut child), Some(SIGHUP), "{args:?}");
+        drop(held);
+    }
+    // This one waits for its token, on standard input.
+    let mut child = spawn(&["check-token"]);
+    drop(open_fifo(&fifo));
+    let stdin = format!("/proc/{}/syscall", child.id());
+    let reads_stdin = |call: &String| call.starts_with("0 0x0 ");
+    let call = || fs::read_to_string(&stdin).unwrap();
+    common::procfs::when(call, reads_stdin, "it reads standard input");
+    assert_eq!(hung_up(&mut child), Some(SIGHUP));
     fs::remove_file(fifo).unwrap();
 }
 

@@ -24,7 +24,7 @@
 //! * the door: [`admission`], [`tls`], [`http_socket`], [`handshake`]; behind it, [`socket`]
 //! * the process: [`server`], [`worker`], [`crew`], [`vital`], [`clock`], [`settings`], [`reload`],
 //!   [`media`], [`pages`], [`web`], [`health`], [`limits`]
-//! * what an operator sees: [`logging`], [`log_writer`], [`throttle`], [`stats`], [`instrument`],
+//! * what an operator sees: [`logging`], [`log_filter`], [`log_writer`], [`throttle`], [`stats`], [`instrument`],
 //!   [`census`], [`report`], [`metrics`]
 //! * the wire: [`protocol`], and the names of things: [`ids`]
 
@@ -57,6 +57,7 @@ pub mod http_socket;
 pub mod ids;
 pub mod instrument;
 pub mod limits;
+pub mod log_filter;
 pub mod log_writer;
 pub mod logging;
 pub mod media;

@@ -4,8 +4,9 @@
 //! Standard error may stop taking bytes: the reader of a pipe sleeps, a terminal is paused, a disk
 //! hangs. A worker thread that waited for it would stop all of its rooms. So no thread but the
 //! writer ever waits: a line for which the queue has no room is dropped and counted. Once half of
-//! the queue is free again, one line says how many were dropped, at the place where they are
-//! missing. Lines of importance may use a part of the queue that is closed to the others.
+//! the queue is free again, one line says how many were dropped. Lines of importance may use a part of
+//! the queue that is closed to the others, so those that were accepted since the first dropped line
+//! may stand before that notice.
 
 use std::{
     collections::VecDeque,

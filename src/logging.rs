@@ -17,6 +17,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use env_filter::Filter;
 use log::{
     Level, LevelFilter, Log, Metadata, Record,
     kv::{self, Key, ToValue, Value, VisitSource, VisitValue},
@@ -24,14 +25,11 @@ use log::{
 use serde_json::Value as Json;
 
 use crate::{
+    log_filter::RustLog,
     log_writer::{LogWriter, write_directly},
     settings::{self, LogFormat},
     throttle::Throttle,
 };
-
-/// actix-http logs each request that it cannot read as an error. It is the client's, and anybody
-/// can make as many as he likes.
-pub const NOT_OUR_ERRORS: &str = "actix_http";
 
 /// How long the process waits at its end for the log to be written, in all.
 const FLUSH_AT_EXIT: Duration = Duration::from_secs(1);
@@ -55,7 +53,9 @@ struct Style {
 }
 
 struct Logger {
-    filter: ArcSwap<env_logger::Logger>,
+    filter: ArcSwap<Filter>,
+    /// As it was at the start.
+    rust_log: RustLog,
     style: Style,
 }
 
@@ -65,7 +65,9 @@ struct Logger {
 /// # Errors
 /// Where the system gives no thread that writes.
 pub fn start(settings: &settings::Log) -> io::Result<()> {
-    let filter = filter(settings.level);
+    let rust_log = env::var_os("RUST_LOG").unwrap_or_default();
+    let rust_log = RustLog::parse(&rust_log);
+    let filter = rust_log.filter(settings.level);
     let style = Style {
         format: settings.format,
         for_journal: is_under_journald(),
@@ -78,35 +80,28 @@ pub fn start(settings: &settings::Log) -> io::Result<()> {
     log::set_max_level(filter.filter());
     let logger = LOGGER.get_or_init(|| Logger {
         filter: ArcSwap::from_pointee(filter),
+        rust_log,
         style,
     });
     log::set_logger(logger).map_err(io::Error::other)?;
     std::panic::set_hook(Box::new(report_panic));
+    if !logger.rust_log.ignored.is_empty() {
+        let ignored = logger.rust_log.ignored.join(",");
+        log::warn!(ignored = &*ignored; "RUST_LOG has parts that cannot be read");
+    }
     Ok(())
 }
 
-/// Changes the level of the process's log, where [`start`] has started one and `RUST_LOG` does not
-/// decide.
+/// Changes the level of the process's log, where [`start`] has started one and `RUST_LOG` sets
+/// nothing.
 pub fn set_level(level: LevelFilter) {
-    if let Some(logger) = LOGGER.get() {
-        let filter = filter(level);
+    let logger = LOGGER.get().filter(|logger| !logger.rust_log.is_set());
+    if let Some(logger) = logger {
+        let filter = logger.rust_log.filter(level);
         let level = filter.filter();
         logger.filter.store(Arc::new(filter));
         log::set_max_level(level);
     }
-}
-
-/// Which lines are written. `RUST_LOG` wins over `level`.
-fn filter(level: LevelFilter) -> env_logger::Logger {
-    env_logger::Builder::new()
-        .filter_level(level)
-        .filter_module(NOT_OUR_ERRORS, LevelFilter::Off)
-        // Whoever looks for open ports makes it warn, once a connection; and it quotes what they say.
-        .filter_module("rustls", LevelFilter::Error.min(level))
-        // How they say that they start and stop is their own affair; we say it too.
-        .filter_module("actix_server", LevelFilter::Warn.min(level))
-        .parse_default_env()
-        .build()
 }
 
 /// Whether journald reads standard error.

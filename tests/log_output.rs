@@ -3,10 +3,12 @@
 mod common;
 
 use std::{
-    fs::{File, OpenOptions},
+    cell::RefCell,
+    fs::{self, File, OpenOptions},
     io::{BufRead, BufReader, PipeWriter, pipe},
     net::SocketAddr,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -183,8 +185,9 @@ fn command(stderr: impl Into<Stdio>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_meeting-server"));
     command
         .env_clear()
+        // There is no settings.toml.
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
         .env("RUST_LOG", "info")
-        .args(["--config", "/dev/null"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr);
@@ -196,7 +199,11 @@ fn command(stderr: impl Into<Stdio>) -> Command {
 
 impl Mute {
     fn start(stderr: impl Into<Stdio>) -> Self {
-        let child = command(stderr).spawn().unwrap();
+        Self::spawn(&mut command(stderr))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let child = command.spawn().unwrap();
         let pid = child.id();
         let found = |addrs: &Vec<SocketAddr>| !addrs.is_empty();
         let listening = procfs::when(|| procfs::listening(pid), found, "where it listens");
@@ -249,6 +256,75 @@ fn full_pipe(writer: &PipeWriter) -> OwnedFd {
     while rustix::io::write(&end, &[b'x'; 4096]).is_ok() {}
     rustix::fs::fcntl_setfl(&end, flags).unwrap();
     end
+}
+
+/// A part of it cannot be read.
+const BAD_RUST_LOG: &str = "info,a=b=c";
+
+/// Has a server take a limit of one connection from its settings file, and ends it.
+fn reloads_and_ends(mut server: Mute, config: &Path, what: &str) {
+    let pid = server.child.id().to_string();
+    let signal = |name: &str| {
+        let mut kill = Command::new("kill");
+        assert!(kill.args(["-s", name, &pid]).status().unwrap().success());
+    };
+    let _held = Client::connect(server.addr);
+    fs::write(config, "[server]\nmax_connections = 1\n").unwrap();
+    signal("HUP");
+    let status = || upgrade_status(server.addr, "");
+    procfs::when(status, |status| *status == 503, what);
+    signal("TERM");
+    let child = RefCell::new(&mut server.child);
+    let ended = || child.borrow_mut().try_wait().unwrap();
+    let status = procfs::when(ended, Option::is_some, what).unwrap();
+    assert!(status.success(), "{what}: {status}");
+}
+
+#[test]
+fn a_bad_rust_log_ends_nothing_where_standard_error_is_broken() {
+    let server = |stderr: Stdio| {
+        let config = keys::temporary("");
+        let mut command = command(stderr);
+        command
+            .env("RUST_LOG", BAD_RUST_LOG)
+            .env("MEETING_SERVER__SERVER__DRAIN_TIMEOUT", "100ms")
+            .arg("--config")
+            .arg(&config);
+        (Mute::spawn(&mut command), config)
+    };
+    let (disk_full, config) = server(full().into());
+    reloads_and_ends(disk_full, &config, "a full disk");
+
+    let (reader, writer) = pipe().unwrap();
+    let (unheard, config) = server(writer.into());
+    drop(reader);
+    reloads_and_ends(unheard, &config, "a closed pipe");
+
+    let (reader, writer) = pipe().unwrap();
+    let (stuck, config) = server(writer.try_clone().unwrap().into());
+    let _full = full_pipe(&writer);
+    reloads_and_ends(stuck, &config, "a full pipe");
+    drop(reader);
+}
+
+#[test]
+fn what_cannot_be_read_in_rust_log_is_logged_once() {
+    let config = keys::temporary("[log]\nlevel = \"off\"\n");
+    for format in Format::BOTH {
+        let rust_log = "info,a=b=c,meeting_server=loud";
+        let mut process = Process::start_with(format, rust_log, &config, &[]);
+        process.signal("HUP");
+        process.line("configuration reloaded");
+        process.signal("TERM");
+        let (status, lines) = process.ended();
+        assert!(status.success());
+        let warning = "RUST_LOG has parts that cannot be read";
+        let warnings: Vec<_> = lines.iter().filter(|l| l.message == warning).collect();
+        assert_eq!(warnings.len(), 1);
+        assert_eq!(warnings[0].level, "warn");
+        assert_eq!(&warnings[0]["ignored"], "a=b=c,meeting_server=loud");
+        assert_eq!(lines.last().unwrap().message, "gone down", "info holds");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meeting_server::{limits, logging, server, settings::Settings};
+use meeting_server::{limits, log_filter, server, settings::Settings};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use wire::{CERTIFICATE, Wire, everything_under_tls, is_under_tls};
@@ -148,7 +148,7 @@ impl log::Log for ErrorWatch {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let ours = !record.target().starts_with(logging::NOT_OUR_ERRORS);
+        let ours = !record.target().starts_with(log_filter::NOT_OUR_ERRORS);
         let line = record.args().to_string();
         let asked_for = || ASKED_FOR.lock().unwrap().contains(&line.as_str());
         if ours && record.level() == log::Level::Error && !asked_for() {

@@ -18,8 +18,8 @@ const DEFAULT_PORTS: [(&str, &str); 5] = [
 /// # Errors
 /// What would be right: the same origin in the right spelling where there is one.
 pub(super) fn check(origin: &str) -> Result<(), String> {
-    // Pages from files, sandboxed frames and data: URLs.
-    if origin == "null" {
+    // Pages from files, sandboxed frames and data: URLs; some WebViews write `file://` for files.
+    if ["null", "file://"].contains(&origin) {
         return Ok(());
     }
     match spelled_right(origin) {
@@ -27,7 +27,7 @@ pub(super) fn check(origin: &str) -> Result<(), String> {
         Some(right) => Err(format!("must be \"{right}\", as browsers write it")),
         None => Err(
             "must be like \"https://meet.example.org\": scheme, host, and the port where it \
-                    is not the scheme's own; or \"null\""
+                    is not the scheme's own; or \"null\" or \"file://\""
                 .into(),
         ),
     }
@@ -93,6 +93,7 @@ mod tests {
     fn origins_of_every_scheme_are_taken() {
         for origin in [
             "null",
+            "file://",
             "https://meet.example.org",
             "https://meet.example.org:8443",
             "http://localhost:3000",
@@ -141,6 +142,10 @@ mod tests {
             "https:a.example",
             "https://",
             "https:///a",
+            "file:",
+            "file:///",
+            "file:///android_asset",
+            "FILE://",
             "https://a b.example",
             "https://a.example:http",
             "https://a.example:99999",

@@ -216,7 +216,7 @@ fn is_integer(raw: &str) -> bool {
 
 fn wanted(method: &str, data: Option<&str>) -> bool {
     if method == "broadcast" {
-        return data.is_none_or(|raw| raw.starts_with('{'));
+        return data.is_none_or(|raw| raw.starts_with('{') && levels(raw) <= 100);
     }
     let Some(data) = Members::of(data.filter(|raw| *raw != "null").unwrap_or("{}")) else {
         return false;
@@ -272,6 +272,36 @@ fn wanted(method: &str, data: Option<&str>) -> bool {
             data.once(&["protocol"]) && !no_string
         }
         _ => true,
+    }
+}
+
+/// How many levels of brackets a JSON text has: its own outermost one is the first, and brackets
+/// inside of strings are none.
+fn levels(json: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    let mut rest = json.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => skip_string(&mut rest),
+            '{' | '[' => {
+                open += 1;
+                most = most.max(open);
+            }
+            '}' | ']' => open -= 1,
+            _ => {}
+        }
+    }
+    most
+}
+
+/// Takes the rest of a string, up to the quotation mark that ends it.
+fn skip_string(rest: &mut std::str::Chars<'_>) {
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => return,
+            '\\' => _ = rest.next(),
+            _ => {}
+        }
     }
 }
 

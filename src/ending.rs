@@ -153,3 +153,40 @@ impl Ending {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first, third and last cell of each row of the table of endings, without its head.
+    fn documented() -> Vec<(String, String)> {
+        let page = include_str!("../docs/deployment.md");
+        let rows = page
+            .lines()
+            .skip_while(|line| !line.starts_with("| `why` |"));
+        let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+        rows.map(|row| {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [why, _, code] = cells[..] else {
+                panic!("three cells: {row}")
+            };
+            (why.trim_matches('`').to_owned(), code.to_owned())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_documented_endings_are_these() {
+        let documented = documented();
+        let words: Vec<_> = documented.iter().map(|(why, _)| &**why).collect();
+        assert_eq!(words, Ending::ALL.map(Ending::as_str));
+        for (ending, (why, code)) in Ending::ALL.into_iter().zip(&documented) {
+            // A code that the client has sent and the server echoes is none of the server's own.
+            let echoed = code == "none" || code.ends_with("echoed");
+            match ending.close_code() {
+                Some(sent) => assert_eq!(*code, (sent as u16).to_string(), "{why}"),
+                None => assert!(echoed, "{why}: {code}"),
+            }
+        }
+    }
+}

@@ -31,7 +31,6 @@ use crate::{
         event, frame,
     },
     rate::{RateLimit, Verdict},
-    room::turn::YieldingRooms,
     socket::Socket,
     stats::Stats,
     tally::Tally,
@@ -57,8 +56,6 @@ pub struct Shared {
     pub alarms: Alarms,
     /// Whether the server goes down: nobody is told any more who leaves.
     pub draining: Cell<bool>,
-    /// Rooms that have yielded with more to do.
-    pub yielding_rooms: YieldingRooms,
     /// The thread's counters.
     pub stats: Arc<Stats>,
 }

@@ -40,7 +40,6 @@ use crate::{
     ids::{ConnectionId, RoomId},
     outbox::{Frame, GATHER_BYTES},
     protocol::{error::ErrorCode, frame, method::Method},
-    room::turn::YieldingRooms,
     settings::Settings,
     stats::Stats,
     vital::Vital,
@@ -49,9 +48,6 @@ use crate::{
 /// Sockets that are flushed before the thread looks for news. A room of thousands must not hold
 /// up the small rooms beside it.
 const FLUSH_BUDGET: usize = 128;
-
-/// Of them, clients of the bulk queue while a room of the thread has more to say.
-const COALESCED_BULK: usize = 64;
 
 /// Bytes that are flushed before it does: who is back after a while is sent much at once.
 const FLUSH_BYTES: usize = 1024 * 1024;
@@ -165,7 +161,6 @@ impl Clients {
                 scratch: RefCell::new(Vec::with_capacity(GATHER_BYTES)),
                 alarms: Alarms::default(),
                 draining: Cell::new(false),
-                yielding_rooms: YieldingRooms::default(),
                 stats,
             },
             exactness: exactness(settings),
@@ -249,12 +244,16 @@ impl Clients {
         }
     }
 
-    /// Sends something to the client with this key, if it is still there, with this urgency.
-    pub fn push_with(&self, id: ConnectionId, frame: Frame, urgency: Urgency) {
-        let table = self.table.borrow();
-        let Some(client) = table.get(id) else {
-            return;
-        };
+    /// Sends these to the client with this key, if it is still there, each with its urgency.
+    pub fn push_all(&self, id: ConnectionId, frames: impl Iterator<Item = (Frame, Urgency)>) {
+        if let Some(client) = self.table.borrow().get(id) {
+            for (frame, urgency) in frames {
+                self.push_with(client, frame, urgency);
+            }
+        }
+    }
+
+    fn push_with(&self, client: &Client, frame: Frame, urgency: Urgency) {
         if !client.push(frame, &self.shared) {
             return;
         }
@@ -262,7 +261,7 @@ impl Clients {
             // A full one is flushed where it is pushed to, and many may be at once.
             self.mark(client, urgency);
         } else if client.enter_crowd() {
-            self.crowd.wait(id, self.now());
+            self.crowd.wait(client.id(), self.now());
         }
     }
 
@@ -301,6 +300,16 @@ impl Clients {
         }
     }
 
+    /// How many clients of the bulk queue have been flushed so far.
+    pub fn flushed_in_bulk(&self) -> usize {
+        self.dirty.borrow().popped_bulk()
+    }
+
+    /// Whether no client of the bulk queue is to be flushed.
+    pub fn is_bulk_flushed(&self) -> bool {
+        self.dirty.borrow().is_bulk_empty()
+    }
+
     /// Has a client flushed.
     pub fn mark(&self, client: &Client, urgency: Urgency) {
         if client.schedule_flush(urgency)
@@ -314,13 +323,6 @@ impl Clients {
     /// Flushes the clients on the list, up to the budget. `true`: there are more.
     fn flush_some(&self) -> bool {
         let mut bytes = 0;
-        // A room that has more to say pushes more to the same clients right away. The later they are
-        // flushed the more goes into each write, and writes are most of what a delivery costs.
-        let mut bulk = if self.shared.yielding_rooms.any() {
-            COALESCED_BULK
-        } else {
-            FLUSH_BUDGET
-        };
         for n in 0..FLUSH_BUDGET {
             if bytes >= FLUSH_BYTES {
                 break;
@@ -328,7 +330,7 @@ impl Clients {
             if n % TOUCHED_TOGETHER == 0 {
                 self.touch_next();
             }
-            let Some(id) = self.dirty.borrow_mut().pop(n, &mut bulk) else {
+            let Some(id) = self.dirty.borrow_mut().pop(n) else {
                 break;
             };
             if let Some(client) = self.table.borrow().get(id) {

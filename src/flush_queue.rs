@@ -29,6 +29,7 @@ pub enum Urgency {
 pub struct FlushQueue {
     prompt: VecDeque<ConnectionId>,
     bulk: VecDeque<ConnectionId>,
+    popped_bulk: usize,
 }
 
 impl FlushQueue {
@@ -42,18 +43,26 @@ impl FlushQueue {
         was_empty
     }
 
-    /// Takes out the client that is flushed as the `nth` of a batch, in which at most `bulk` more
-    /// clients may come from the bulk queue.
-    pub fn pop(&mut self, nth: usize, bulk: &mut usize) -> Option<ConnectionId> {
+    /// Takes out the client that is flushed as the `nth` of a batch.
+    pub fn pop(&mut self, nth: usize) -> Option<ConnectionId> {
         let is_bulks_turn = nth % PATTERN >= PROMPT_SHARE;
         if (is_bulks_turn || self.prompt.is_empty())
-            && *bulk > 0
             && let Some(client) = self.bulk.pop_front()
         {
-            *bulk -= 1;
+            self.popped_bulk += 1;
             return Some(client);
         }
         self.prompt.pop_front()
+    }
+
+    /// How many clients of the bulk queue have been taken out so far.
+    pub fn popped_bulk(&self) -> usize {
+        self.popped_bulk
+    }
+
+    /// Whether the bulk queue is empty.
+    pub fn is_bulk_empty(&self) -> bool {
+        self.bulk.is_empty()
     }
 
     /// Whether none is here.
@@ -89,26 +98,13 @@ mod tests {
         for id in prompt {
             assert!(!queue.push(id, Urgency::Prompt));
         }
-        let mut most = usize::MAX;
-        let order: Vec<_> = (0..).map_while(|nth| queue.pop(nth, &mut most)).collect();
+        let order: Vec<_> = (0..).map_while(|nth| queue.pop(nth)).collect();
+        assert_eq!(queue.popped_bulk(), bulk.len());
         let place = |id: &ConnectionId| order.iter().position(|other| other == id).unwrap();
         assert!(prompt.iter().all(|id| place(id) < 12));
         assert_eq!(place(&bulk[0]), 3, "one in four");
         assert_eq!(order.len(), bulk.len() + prompt.len());
         assert!(bulk.iter().is_sorted_by_key(place));
         assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn a_batch_takes_a_limited_number_from_the_bulk_queue() {
-        let mut ids = SlotMap::<ConnectionId, ()>::default();
-        let mut queue = FlushQueue::default();
-        for urgency in [Urgency::Bulk, Urgency::Coalesced, Urgency::Prompt].repeat(10) {
-            queue.push(ids.insert(()), urgency);
-        }
-        let mut most = 4;
-        let batch = (0..).map_while(|nth| queue.pop(nth, &mut most));
-        assert_eq!(batch.count(), 14);
-        assert!(!queue.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod backlog;
 pub mod command;
+mod fan_out;
 pub mod history;
 mod journal;
 pub mod member;
@@ -46,6 +47,7 @@ use crate::{
     room::{
         backlog::Backlog,
         command::{Answer, Command, Joined, Joining, Moment, Output, Resume, Resumption},
+        fan_out::{FanOut, Outgoing},
         journal::Journal,
         member::Member,
         rules::Rules,
@@ -149,6 +151,8 @@ pub struct RoomActor {
     detached: HashMap<MemberId, DetachedPermit>,
     /// The requests on their way to it.
     backlog: Rc<Backlog>,
+    /// Events that are still to be delivered. There are none while the room waits for a message.
+    fan_out: FanOut,
     /// What it has done since the other tasks of its thread had their turn.
     turn: Turn,
     /// Kept for its memory.
@@ -184,6 +188,7 @@ impl RoomActor {
             alarm: None,
             detached: HashMap::new(),
             backlog: Rc::default(),
+            fan_out: FanOut::default(),
             turn: Turn::default(),
             outputs: Vec::new(),
         }
@@ -201,13 +206,36 @@ impl RoomActor {
     }
 
     fn end_turn_if_spent(&mut self, ctx: &mut Context<Self>) {
-        if self.turn.end_command() {
-            clients::with(|clients| turn::yield_turn(ctx, &clients.shared().yielding_rooms));
+        let spent = self.turn.end_command();
+        if spent.is_some() || !self.backlog.has_requests() {
+            self.deliver();
         }
+        if let Some(deliveries) = spent {
+            turn::yield_turn(deliveries, ctx);
+        }
+    }
+
+    /// Delivers the events that have been collected. Every command but a broadcast begins and ends
+    /// with it.
+    fn deliver(&mut self) {
+        if self.fan_out.is_empty() {
+            return;
+        }
+        let receivers = self.state.members().receivers();
+        self.turn.spend_visits(receivers.len());
+        clients::with(|clients| self.fan_out.deliver(receivers, clients));
     }
 
     /// Applies a command and sends what comes of it.
     fn carry_out(&mut self, command: Command, asker: Option<Ticket>, ctx: &Context<Self>) {
+        let broadcaster = match &command {
+            Command::Broadcast(member, _) => Some(*member),
+            _ => None,
+        };
+        match broadcaster.and_then(|member| self.state.members().receiver(member)) {
+            Some(receiver) => clients::with(|clients| self.fan_out.catch_up(receiver, clients)),
+            None => self.deliver(),
+        }
         if matches!(command, Command::Dump(_)) {
             // The list may have to be encoded, and each receiver gets all of it.
             self.turn.spend(self.state.members().len());
@@ -286,6 +314,9 @@ impl RoomActor {
             self.set_alarm(moment.now, ctx);
         });
         self.outputs = outputs;
+        if broadcaster.is_none() {
+            self.deliver();
+        }
         self.most_members = self.most_members.max(self.state.members().len());
     }
 
@@ -385,7 +416,7 @@ impl RoomActor {
         Frame::Own(answer)
     }
 
-    /// Sends an event to all who can be reached, but one.
+    /// Sends an event to all who can be reached, but one. In a large room it is collected.
     fn tell(
         &mut self,
         event: &RoomEvent,
@@ -413,26 +444,28 @@ impl RoomActor {
         } else {
             Urgency::Prompt
         };
-        let mut deliveries = 0;
-        for receiver in self.state.members().receivers() {
-            if Some(receiver.member) == except {
-                continue;
-            }
-            let event = Event {
-                frame: frame.clone(),
-                numbered: receiver.numbered,
-                cause,
-            };
-            clients.push_with(receiver.connection, Frame::Event(event), urgency);
-            deliveries += 1;
-        }
+        let receivers = self.state.members().receivers();
+        let is_receiver = |member| self.state.members().receiver(member).is_some();
+        let deliveries = receivers.len() - usize::from(except.is_some_and(is_receiver));
         stats.deliveries.add(deliveries as u64);
-        self.turn.spend(deliveries);
+        self.fan_out.push(Outgoing {
+            frame: frame.clone(),
+            cause,
+            urgency,
+            except,
+        });
+        if receivers.len() > BULK_MEMBERS {
+            self.turn.spend_collected(deliveries);
+        } else {
+            self.turn.spend(deliveries);
+            self.fan_out.deliver(receivers, clients);
+        }
     }
 
     /// Where a media server of the room has gone down or is not listed any more, its members are told
     /// to ask for another.
     fn check_media(&mut self) {
+        self.deliver();
         if !self.media.give_up_unhealthy() {
             return;
         }

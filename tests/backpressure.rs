@@ -78,6 +78,77 @@ fn members_that_send_at_once_are_paused_and_lose_nothing() {
     });
 }
 
+/// Reads until this many events and answers have come: the number of each event with who sent what,
+/// and for each answer how many events came before it.
+fn received(mut member: Client, events: usize, answers: usize) -> Received {
+    let mut all = Received::default();
+    while all.events.len() < events || all.events_before_answer.len() < answers {
+        let message = member.next();
+        if message["event"] == "broadcast" {
+            let from = &message["data"]["source_endpoint"]["endpoint"];
+            let n = &message["data"]["payload"]["n"];
+            let number = message["cseq"].as_u64().unwrap();
+            let said = (from.as_str().unwrap().to_owned(), n.as_u64().unwrap());
+            assert!(all.events.insert(number, said).is_none(), "{message}");
+            assert_eq!(all.events.keys().last(), Some(&number), "in order");
+        } else if message.get("err").is_some() {
+            assert_eq!(message["err"], 0, "{message}");
+            all.events_before_answer.push(all.events.len());
+        }
+    }
+    all
+}
+
+#[derive(Default)]
+struct Received {
+    events: BTreeMap<u64, (String, u64)>,
+    events_before_answer: Vec<usize>,
+}
+
+#[test]
+fn a_large_room_keeps_one_order_of_events_and_answers() {
+    // Enough for its events to be collected and delivered member by member.
+    const LISTENERS: usize = 140;
+    const SENDERS: usize = 8;
+    let server = patient_server();
+    let joined = |name: &str| {
+        let mut client = server.connect();
+        let data = json!({"app": "test", "channel": "room", "endpoint": name, "last_event": 0});
+        client.join_with(data);
+        client
+    };
+    let listeners: Vec<Client> = (0..LISTENERS).map(|n| joined(&format!("l{n}"))).collect();
+    let mut senders: Vec<Client> = (0..SENDERS).map(|n| joined(&format!("s{n}"))).collect();
+    for sender in &mut senders {
+        sender.write(&pipelined(sender));
+    }
+    let read = |clients: Vec<Client>, events, answers| {
+        let threads: Vec<_> = clients
+            .into_iter()
+            .map(|client| thread::spawn(move || received(client, events, answers)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap())
+    };
+    let (listeners, senders) = (
+        read(listeners, SENDERS * EACH, 0),
+        read(senders, (SENDERS - 1) * EACH, EACH),
+    );
+    let mut heard: Vec<Received> = listeners.collect();
+    let order = heard.pop().unwrap().events;
+    assert_eq!(order.len(), SENDERS * EACH);
+    assert!(heard.iter().all(|listener| listener.events == order));
+    for (n, sender) in senders.enumerate() {
+        let (own, others): (BTreeMap<_, _>, BTreeMap<_, _>) = order
+            .clone()
+            .into_iter()
+            .partition(|(_, (from, _))| *from == format!("s{n}"));
+        assert_eq!(sender.events, others);
+        // Each answer stands where the event that it is about stands for the others.
+        let before = own.keys().map(|number| others.range(..number).count());
+        assert!(before.eq(sender.events_before_answer), "of sender {n}");
+    }
+}
+
 #[test]
 fn members_that_always_send_do_not_starve_another() {
     // Together they fill the backlog again whenever it opens.

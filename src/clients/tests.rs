@@ -55,8 +55,8 @@ async fn what_may_wait_goes_when_its_time_is_over_and_not_before() {
     // The second time is as the first.
     for text in ["a", "b"] {
         let begun = clients.now();
-        clients.push_with(client.id(), word(text), Urgency::Coalesced);
-        clients.push_with(client.id(), word(text), Urgency::Coalesced);
+        clients.push_with(&client, word(text), Urgency::Coalesced);
+        clients.push_with(&client, word(text), Urgency::Coalesced);
         assert!(!clients.flush_some());
         while !client.is_flushed() {
             assert!(clients.now() <= begun + PATIENCE, "its time is over");
@@ -77,11 +77,11 @@ async fn what_may_wait_goes_at_the_end_of_the_turn_where_much_waits_already() {
     let clients = Clients::new(&settings, Arc::default());
     let (client, mut far) = connected(&clients, 3_600_000).await;
     for text in ["a", "b", "c"] {
-        clients.push_with(client.id(), word(text), Urgency::Coalesced);
+        clients.push_with(&client, word(text), Urgency::Coalesced);
         clients.flush_some();
         assert!(!client.is_flushed());
     }
-    clients.push_with(client.id(), word("d"), Urgency::Coalesced);
+    clients.push_with(&client, word("d"), Urgency::Coalesced);
     clients.flush_some();
     assert!(client.is_flushed());
     let mut read = [0; 4];
@@ -103,9 +103,9 @@ fn a_crowd_ends_with_the_ticks() {
 async fn what_may_wait_goes_with_what_may_not_and_in_its_order() {
     let clients = Clients::new(&Settings::defaults(), Arc::default());
     let (client, mut far) = connected(&clients, 3_600_000).await;
-    clients.push_with(client.id(), word("a"), Urgency::Coalesced);
+    clients.push_with(&client, word("a"), Urgency::Coalesced);
     clients.push_to(client.id(), word("b"));
-    clients.push_with(client.id(), word("c"), Urgency::Coalesced);
+    clients.push_with(&client, word("c"), Urgency::Coalesced);
     assert!(!clients.flush_some());
     assert!(client.is_flushed());
     let mut read = [0; 3];

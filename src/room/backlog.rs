@@ -48,6 +48,11 @@ impl Backlog {
         self.closed.get()
     }
 
+    /// Whether there are requests on their way.
+    pub fn has_requests(&self) -> bool {
+        self.requests.get() > 0
+    }
+
     /// This client has paused. It is to call this once for each pause, and only while the backlog
     /// [is full](Self::is_full).
     pub fn pause(&self, client: ConnectionId) {

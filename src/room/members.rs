@@ -95,6 +95,11 @@ impl Members {
         &self.receivers
     }
 
+    /// How a member is reached, if it is attached.
+    pub fn receiver(&self, id: MemberId) -> Option<&Receiver> {
+        self.receiver_at(id).ok().map(|at| &self.receivers[at])
+    }
+
     /// How many are detached.
     pub fn detached(&self) -> usize {
         self.detached.len()

@@ -35,7 +35,7 @@ const EXPIRY_BATCH: usize = 64;
 
 /// Events that the expiries of one command may cause, all receivers counted, where there are more
 /// expiries than one.
-const EXPIRY_DELIVERIES: usize = 2048;
+const EXPIRY_DELIVERIES: usize = 32_768;
 
 /// A room: its members and their streams.
 #[derive(Debug, Default)]
@@ -314,6 +314,8 @@ impl RoomState {
             self.members.detach(member, doing.moment.now, why);
             self.losses += 1;
         } else {
+            // Without a resume window a lost member expires at once.
+            doing.by_server = why.is_loss();
             self.remove(member, None, doing);
         }
     }

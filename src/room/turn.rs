@@ -1,16 +1,26 @@
 //! How much a room does before it yields.
 
-use std::{cell::Cell, rc::Rc};
-
 use actix::{AsyncContext, Context, fut::wrap_future};
 
 use super::RoomActor;
+use crate::clients::{self, Clients};
 
-/// Deliveries after which a room yields: about a millisecond of work.
-const BUDGET: usize = 8192;
+/// What a room may spend before it yields: some milliseconds of work. The unit is the delivery of one
+/// [collected](super::fan_out) event to one member.
+const BUDGET: usize = 100_000;
 
-/// What each command costs beside its deliveries, in deliveries.
-const COMMAND_COST: usize = 4;
+/// What each member costs to which collected events are delivered, however many they are.
+const VISIT_COST: usize = 4;
+
+/// What a delivery costs that stands alone.
+const DELIVERY_COST: usize = 8;
+
+/// What each command costs beside its deliveries.
+const COMMAND_COST: usize = 32;
+
+/// While a room has more to do, its clients are flushed with about this many events each. Longer
+/// writes cost less, but so many events have to fit into `send_queue`.
+const EVENTS_A_WRITE: usize = 192;
 
 /// The work that a room has done since it last yielded.
 ///
@@ -20,57 +30,52 @@ const COMMAND_COST: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     spent: usize,
+    deliveries: usize,
 }
 
 impl Turn {
-    /// Adds what something has cost, in deliveries.
+    /// Adds deliveries, or work of that size.
     pub(super) fn spend(&mut self, deliveries: usize) {
-        self.spent = self.spent.saturating_add(deliveries);
+        self.deliveries = self.deliveries.saturating_add(deliveries);
+        self.add(deliveries, DELIVERY_COST);
     }
 
-    /// Called after each command. `true`: the budget is spent, the room has to yield, and a new turn
-    /// begins.
+    /// Adds deliveries of a collected event.
+    pub(super) fn spend_collected(&mut self, deliveries: usize) {
+        self.deliveries = self.deliveries.saturating_add(deliveries);
+        self.add(deliveries, 1);
+    }
+
+    /// Adds members to which collected events are delivered.
+    pub(super) fn spend_visits(&mut self, members: usize) {
+        self.add(members, VISIT_COST);
+    }
+
+    /// Called after each command. Where the budget is spent the room has to yield, and a new turn
+    /// begins: the deliveries of the turn that is over.
     #[must_use]
-    pub(super) fn end_command(&mut self) -> bool {
-        self.spend(COMMAND_COST);
-        let is_over = self.spent >= BUDGET;
-        if is_over {
-            self.spent = 0;
-        }
-        is_over
+    pub(super) fn end_command(&mut self) -> Option<usize> {
+        self.add(1, COMMAND_COST);
+        (self.spent >= BUDGET).then(|| std::mem::take(self).deliveries)
+    }
+
+    fn add(&mut self, count: usize, cost: usize) {
+        self.spent = self.spent.saturating_add(count.saturating_mul(cost));
     }
 }
 
-/// Makes the mailbox of a room wait for a yield to the I/O driver.
-pub(super) fn yield_turn(ctx: &mut Context<RoomActor>, yielding: &YieldingRooms) {
-    let guard = yielding.enter();
+/// Makes the mailbox of a room wait for a yield to the I/O driver, and then until the flusher has
+/// kept pace with the deliveries of the turn.
+pub(super) fn yield_turn(deliveries: usize, ctx: &mut Context<RoomActor>) {
     ctx.wait(wrap_future(async move {
-        tokio::task::yield_now().await;
-        drop(guard);
+        let target = clients::with(Clients::flushed_in_bulk) + deliveries / EVENTS_A_WRITE;
+        let keeps_pace =
+            |clients: &Clients| clients.is_bulk_flushed() || clients.flushed_in_bulk() >= target;
+        loop {
+            tokio::task::yield_now().await;
+            if clients::with(keeps_pace) {
+                return;
+            }
+        }
     }));
-}
-
-/// How many rooms of a thread have yielded with more to do, as far as is known.
-#[derive(Clone, Debug, Default)]
-pub struct YieldingRooms(Rc<Cell<usize>>);
-
-impl YieldingRooms {
-    /// Whether there are any.
-    pub fn any(&self) -> bool {
-        self.0.get() > 0
-    }
-
-    fn enter(&self) -> YieldingRoom {
-        self.0.set(self.0.get() + 1);
-        YieldingRoom(self.0.clone())
-    }
-}
-
-/// A room that has yielded, counted until this is dropped.
-struct YieldingRoom(Rc<Cell<usize>>);
-
-impl Drop for YieldingRoom {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }

@@ -6,6 +6,7 @@ mod common;
 use common::meeting::*;
 use meeting_server::{
     ending::Ending,
+    grants::{Grants, IssuedAt},
     ids::{ConnectionId, MemberId, SessionId},
     protocol::request::Role,
     room::{
@@ -215,6 +216,39 @@ fn the_newer_of_two_living_connections_goes_on_with_the_session() {
     assert_eq!(room.unseated, [(anna, Ending::TakenOver)]);
     assert_eq!(room.log(back.connection), ["broadcast ben \"one\""]);
     assert_eq!(room.log(ben), NOTHING, "nobody else is told");
+}
+
+#[test]
+fn a_newer_token_without_publish_ends_the_stream_once_for_everybody() {
+    let (mut room, [anna, ben]) = Meeting::of(roomy(), ["anna", "ben"]);
+    let session = room.session(anna);
+    room.publish(anna, "s1").unwrap();
+    let ask = |known: u64, iat: i64, grants: Grants| Asks {
+        issued_at: Some(IssuedAt(iat)),
+        grants,
+        ..Asks::to_join("anna").with(&session).knowing(known)
+    };
+    // A takeover: her old connection looked alive.
+    let over = room.ask(ask(3, 7, Grants::NONE));
+    assert!(over.resumed());
+    assert_eq!(room.log(over.connection), ["unpublish anna s1"]);
+    assert_eq!(room.log(ben), ["publish anna s1", "unpublish anna s1"]);
+    assert_eq!(room.publish(over.connection, "s1"), Err(403));
+    assert!(room.state.members().iter().all(|m| m.stream.is_none()));
+
+    // She has missed it, so it is replayed, though she is the one that it is about.
+    room.lose(over.connection);
+    let back = room.ask(ask(3, 7, Grants::NONE));
+    assert_eq!(room.log(back.connection), ["unpublish anna s1"]);
+    // An older token gives nothing back, a newer one does.
+    room.lose(back.connection);
+    let back = room.ask(ask(4, 6, Grants::ALL));
+    assert_eq!(room.publish(back.connection, "s1"), Err(403));
+    room.lose(back.connection);
+    let back = room.ask(ask(4, 8, Grants::ALL));
+    room.publish(back.connection, "s1").unwrap();
+    assert_eq!(room.log(back.connection), NOTHING);
+    assert_eq!(room.log(ben)[2..], ["publish anna s1"]);
 }
 
 #[test]
@@ -689,12 +723,12 @@ fn a_mass_expiry_comes_in_batches_and_loses_nothing() {
 #[test]
 fn many_receivers_make_the_batches_of_an_expiry_smaller() {
     let (mut room, _, _) = room_of_lost(100);
-    for n in 0..512 {
-        room.join(&format!("there {n}"));
+    while room.state.members().receivers().len() < 1_024 {
+        room.join(&format!("there {}", room.state.members().len()));
     }
     room.now += WINDOW;
     room.carry_out(Command::Elapse, None);
-    assert_eq!(room.state.detached(), 97);
+    assert_eq!(room.state.detached(), 100 - 32);
 }
 
 #[test]

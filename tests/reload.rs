@@ -81,19 +81,6 @@ fn join(process: &Process, app: &str, channel: &str, token: Option<&str>) -> Val
     process.connect().call("channel.join", data)["err"].clone()
 }
 
-/// The entry of `auth.keys` for a key.
-fn entry(key: &Signer) -> String {
-    let settings = &key.settings;
-    format!(
-        "[[auth.keys]]\napp = {:?}\nkid = {:?}\nalg = {:?}\nsecret = {:?}\npublic_key_file = {:?}\n",
-        settings.app,
-        settings.kid,
-        settings.alg,
-        settings.secret.expose(),
-        settings.public_key_file,
-    )
-}
-
 /// Ends the process. The lines of its log of level WARN and above.
 fn warnings(mut process: Process) -> Vec<Line> {
     process.signal("TERM");
@@ -108,7 +95,7 @@ fn warnings(mut process: Process) -> Vec<Line> {
 #[test]
 fn a_reload_never_turns_authentication_off() {
     let key = Signer::hs256("test", "");
-    let with_key = format!("[server]\nmax_connections = 100\n{}", entry(&key));
+    let with_key = format!("[server]\nmax_connections = 100\n{}", key.entry());
     let token = key.token(json!({}));
     let mut server = Reloading::start(&with_key);
     let open = [
@@ -137,7 +124,7 @@ fn a_reload_never_turns_authentication_or_tls_on() {
     let key = Signer::hs256("test", "");
     let certificate = Certificate::new();
     let mut server = Reloading::start("[server]\nworkers = 2\n");
-    let error = server.refuse(&entry(&key));
+    let error = server.refuse(&key.entry());
     assert!(
         error.contains("authentication is turned on by a restart"),
         "{error}"
@@ -157,7 +144,7 @@ fn a_settings_file_that_is_gone_or_empty_is_an_error() {
     fs::create_dir(&directory).unwrap();
     let file = directory.join("settings.toml");
     let key = Signer::hs256("test", "");
-    fs::write(&file, entry(&key)).unwrap();
+    fs::write(&file, key.entry()).unwrap();
     let mut process = Process::in_directory(Format::Text, &directory);
     fs::remove_file(&file).unwrap();
     let error = refused(&mut process);
@@ -172,7 +159,7 @@ fn a_settings_file_that_is_gone_or_empty_is_an_error() {
         "{error}"
     );
     assert_eq!(join(&process, "test", "room", None), 401);
-    fs::write(&file, entry(&key)).unwrap();
+    fs::write(&file, key.entry()).unwrap();
     process.signal("HUP");
     process.line(RELOADED);
     drop(process);
@@ -193,7 +180,7 @@ fn a_settings_file_that_is_gone_or_empty_is_an_error() {
     drop(process);
     fs::remove_dir_all(directory).unwrap();
 
-    let mut server = Reloading::start(&entry(&key));
+    let mut server = Reloading::start(&key.entry());
     fs::remove_file(&server.config).unwrap();
     let error = refused(&mut server.process);
     assert!(error.contains("No such file"), "{error}");
@@ -231,7 +218,7 @@ fn a_key_file_that_is_empty_is_an_error() {
 fn an_app_without_its_last_key_is_closed_and_the_others_are_as_before() {
     let [ours, theirs] = ["test", "other"].map(|app| Signer::hs256(app, ""));
     let tokens = [&ours, &theirs].map(|key| key.token(json!({})));
-    let mut server = Reloading::start(&[entry(&ours), entry(&theirs)].concat());
+    let mut server = Reloading::start(&[ours.entry(), theirs.entry()].concat());
     let codes = |server: &Reloading| {
         [
             join(&server.process, "test", "room", Some(&tokens[0])),
@@ -240,7 +227,7 @@ fn an_app_without_its_last_key_is_closed_and_the_others_are_as_before() {
         ]
     };
     assert_eq!(codes(&server), [0, 401, 0]);
-    server.reload(&entry(&theirs));
+    server.reload(&theirs.entry());
     assert_eq!(codes(&server), [401, 401, 0]);
 }
 
@@ -278,7 +265,7 @@ fn a_refused_reload_leaves_no_trace() {
     let file = directory.join("settings.toml");
     let mut process = Process::in_directory(Format::Json, &directory);
     for wrong in [
-        entry(&Signer::hs256("test", "")),
+        Signer::hs256("test", "").entry(),
         "[auth]\nleeway = \"soon\"\n".to_owned(),
     ] {
         fs::write(&file, wrong).unwrap();

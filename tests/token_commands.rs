@@ -80,17 +80,7 @@ fn fails(settings: &Path, args: &[&str], code: i32) -> String {
 
 /// A settings file with these entries of `auth.keys`.
 fn settings_with(keys: &[&Signer]) -> PathBuf {
-    let entries = keys.iter().map(|key| {
-        let settings = &key.settings;
-        format!(
-            "[[auth.keys]]\napp = {:?}\nkid = {:?}\nalg = {:?}\nsecret = {:?}\npublic_key_file = {:?}\n",
-            settings.app,
-            settings.kid,
-            settings.alg,
-            settings.secret.expose(),
-            settings.public_key_file,
-        )
-    });
+    let entries = keys.iter().map(|key| key.entry());
     temporary(&entries.collect::<String>())
 }
 

@@ -12,6 +12,15 @@ fn server() -> Server {
     Server::with(|settings| settings.rooms.resume_window = Duration::from_secs(600))
 }
 
+/// Ben, and the page with which Anna has joined his room.
+fn ben_and_page(driver: &Driver, server: &Server) -> (Client, Page) {
+    let mut ben = server.join("c", "ben");
+    let page = driver.browser();
+    page.join(server.addr, "c", "anna");
+    assert_eq!(ben.event("endpoint")["stat"], "join");
+    (ben, page)
+}
+
 /// Counts the restorations of this page from the cache.
 const COUNT: &str = "(window.restored = 0, window.addEventListener('pageshow', (event) => { \
                      if (event.persisted) window.restored += 1; }), true)";
@@ -27,10 +36,7 @@ fn a_page_in_the_cache_is_a_loss_and_resumes_when_restored() {
         return;
     };
     let server = server();
-    let mut ben = server.join("c", "ben");
-    let page = driver.browser();
-    page.join(server.addr, "c", "anna");
-    assert_eq!(ben.event("endpoint")["stat"], "join");
+    let (mut ben, page) = ben_and_page(&driver, &server);
     page.js(COUNT);
     go_elsewhere(&page, &server);
     // The connection is gone, the member is not, and what is said meanwhile follows.
@@ -55,10 +61,7 @@ fn a_page_in_the_cache_for_too_long_rejoins_when_restored() {
         return;
     };
     let server = Server::with(|settings| settings.rooms.resume_window = Duration::from_millis(100));
-    let mut ben = server.join("c", "ben");
-    let page = driver.browser();
-    page.join(server.addr, "c", "anna");
-    assert_eq!(ben.event("endpoint")["stat"], "join");
+    let (mut ben, page) = ben_and_page(&driver, &server);
     page.js(COUNT);
     go_elsewhere(&page, &server);
     // The browser answers no pings for it.
@@ -76,10 +79,7 @@ fn a_page_that_is_loaded_anew_leaves_at_once() {
         return;
     };
     let server = server();
-    let mut ben = server.join("c", "ben");
-    let page = driver.browser();
-    page.join(server.addr, "c", "anna");
-    assert_eq!(ben.event("endpoint")["stat"], "join");
+    let (mut ben, page) = ben_and_page(&driver, &server);
     page.js("location.reload()");
     assert_eq!(ben.event("endpoint")["stat"], "leave");
     page.until_state("idle");
@@ -91,10 +91,7 @@ fn a_tab_that_is_closed_leaves_at_once() {
         return;
     };
     let server = server();
-    let mut ben = server.join("c", "ben");
-    let page = driver.browser();
-    page.join(server.addr, "c", "anna");
-    assert_eq!(ben.event("endpoint")["stat"], "join");
+    let (mut ben, page) = ben_and_page(&driver, &server);
     page.close_tab();
     assert_eq!(ben.event("endpoint")["stat"], "leave");
 }

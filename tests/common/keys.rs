@@ -24,6 +24,20 @@ pub struct Signer {
 }
 
 impl Signer {
+    /// Its entry in a settings file.
+    pub fn entry(&self) -> String {
+        let settings = &self.settings;
+        format!(
+            "[[auth.keys]]\napp = {:?}\nkid = {:?}\nalg = {:?}\nsecret = {:?}\n\
+             public_key_file = {:?}\n",
+            settings.app,
+            settings.kid,
+            settings.alg,
+            settings.secret.expose(),
+            settings.public_key_file,
+        )
+    }
+
     /// A shared secret.
     pub fn hs256(app: &str, kid: &str) -> Self {
         Self::with_secret(

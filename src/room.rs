@@ -151,7 +151,8 @@ pub struct RoomActor {
     detached: HashMap<MemberId, DetachedPermit>,
     /// The requests on their way to it.
     backlog: Rc<Backlog>,
-    /// Events that are still to be delivered. There are none while the room waits for a message.
+    /// Events that are still to be delivered. There are some only while requests are on their way to
+    /// the room.
     fan_out: FanOut,
     /// What it has done since the other tasks of its thread had their turn.
     turn: Turn,

@@ -51,16 +51,13 @@ impl Client {
     #[must_use]
     pub fn schedule_flush(&self, urgency: Urgency) -> bool {
         let was_scheduled = self.dirty.replace(true);
-        match urgency {
-            Urgency::Prompt => self.coalesced.replace(false) || !was_scheduled,
-            Urgency::Bulk => !was_scheduled,
-            Urgency::Coalesced => {
-                if !was_scheduled {
-                    self.coalesced.set(true);
-                }
-                !was_scheduled
-            }
+        if urgency == Urgency::Prompt {
+            return self.coalesced.replace(false) || !was_scheduled;
         }
+        if !was_scheduled {
+            self.coalesced.set(urgency == Urgency::Coalesced);
+        }
+        !was_scheduled
     }
 
     /// Its turn to be flushed has come. `false`: it has been flushed from a place further ahead.

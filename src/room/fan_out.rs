@@ -6,8 +6,8 @@
 //! once. In a flooded room of 5,000 that takes a third off the CPU time.
 //!
 //! Events are collected only while broadcasts follow each other directly. They are delivered before
-//! the room does anything else, yields or has an empty mailbox, so its members, and who is reached
-//! over which connection, are the same for all of them.
+//! the room does anything else or yields, and once no request is on its way to it. So the members,
+//! and the connection of each, are the same for all of them.
 
 use std::{collections::HashMap, rc::Rc};
 

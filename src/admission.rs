@@ -189,8 +189,8 @@ impl Admission {
 
     /// Whether a member may begin on a connection of `client`, which has a place: detached members
     /// count as well. Otherwise one connection at a time, lost again and again, would fill the rooms
-    /// with members that nobody counts. The limit is not applied to the upgrade, since a client that
-    /// comes back to its session must get that far.
+    /// with members that count towards no limit. The limit is not applied to the upgrade, since a
+    /// client that comes back to its session must get that far.
     ///
     /// # Errors
     /// [`Refused::Full`] and [`Refused::FullForAddress`].

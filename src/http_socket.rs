@@ -7,7 +7,7 @@
 //! behind one after which the connection is to be closed, into a buffer without end: so it is shown
 //! one request's head alone.
 //!
-//! Behind that head the stream ends for actix-http, whatever the client goes on to send. So it
+//! Behind that head the stream ends for actix-http, even if the client sends more. So it
 //! never waits for a request body, and closes the connection as soon as the response is written:
 //! a client that has gone would otherwise hold its descriptor until the deadline. A head that is
 //! too long gets HTTP 431 from here, since actix-http would wait for the rest of it.
@@ -218,7 +218,7 @@ impl AsyncRead for HttpSocket {
     ) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
         if self.head.is_over() {
-            // Whatever else comes waits in the socket, for the WebSocket that it may become.
+            // Further input waits in the socket, which may become a WebSocket.
             return Poll::Ready(Ok(()));
         }
         if self.budget == 0 {

@@ -43,7 +43,7 @@ const ORDINARY: Bound = Bound {
     bytes: WHOLE.bytes / 8 * 7,
 };
 
-/// At most this is left in the queue when lines are let in again.
+/// Refused lines are accepted again once at most this is left in the queue.
 const HALF: Bound = Bound {
     lines: WHOLE.lines / 2,
     bytes: WHOLE.bytes / 2,

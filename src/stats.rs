@@ -1,4 +1,4 @@
-//! What is counted: one set of counters a thread, summed when somebody asks.
+//! What is counted: one set of counters a thread, summed at each scrape.
 
 use std::sync::Arc;
 

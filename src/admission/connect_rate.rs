@@ -27,7 +27,7 @@ pub(super) struct ConnectRate {
 }
 
 impl PartialEq for ConnectRate {
-    /// Whether it is the same rate, whatever it has counted.
+    /// Whether the configured rate is the same. The counts are not compared.
     fn eq(&self, other: &Self) -> bool {
         (self.interval, self.capacity) == (other.interval, other.capacity)
     }
